@@ -1,0 +1,59 @@
+"""batchrun: JSONL prompts in, answers out, nothing lost.
+
+from batchrun import Job, run
+
+summary = run(Job.load("job.toml"))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchrun.version import __version__
+
+if TYPE_CHECKING:
+    from batchrun.job import (
+        Budget,
+        DataBoundary,
+        Endpoint,
+        Job,
+        JobError,
+        Limits,
+        Percent,
+        Price,
+        Prompt,
+        Retry,
+        SimulatorOptions,
+        Structured,
+    )  # fmt: skip
+    from batchrun.records import ErrorKind
+    from batchrun.runner import run, run_async
+    from batchrun.store import LockedError, StoreError
+    from batchrun.summary import Stop, StopCause, Summary
+
+_HOMES = {
+    "batchrun.job": (
+        "Budget", "DataBoundary", "Endpoint", "Job", "JobError", "Limits", "Percent", "Price", "Prompt", "Retry",
+        "SimulatorOptions", "Structured",
+    ),
+    "batchrun.records": ("ErrorKind",),
+    "batchrun.runner": ("run", "run_async"),
+    "batchrun.store": ("LockedError", "StoreError"),
+    "batchrun.summary": ("Stop", "StopCause", "Summary"),
+}  # fmt: skip
+
+__all__ = [
+    "Budget", "DataBoundary", "Endpoint", "ErrorKind", "Job", "JobError", "Limits", "LockedError", "Percent", "Price",
+    "Prompt", "Retry", "SimulatorOptions", "Stop", "StopCause", "StoreError", "Structured", "Summary", "__version__",
+    "run", "run_async",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for only then: aiohttp alone takes longer to import than `--help` may take."""
+    for home, names in _HOMES.items():
+        if name in names:
+            import importlib
+
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'batchrun' has no attribute {name!r}")

@@ -1,0 +1,28 @@
+"""The command line: parse, call, print. Every other room is imported only when a command needs it."""
+
+from __future__ import annotations
+
+import click
+
+from batchrun.cli.init import init
+from batchrun.cli.run import run
+from batchrun.cli.simulate import simulate
+from batchrun.version import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="batchrun")
+def main() -> None:
+    """Run JSONL prompts through an OpenAI-compatible endpoint, and lose none of them.
+
+    \b
+    Start here:  batchrun init my-job && cd my-job && batchrun run job.toml
+
+    Send only non-sensitive data that can be sent again: no sensitive personal, confidential customer, regulated or
+    residency-bound data.
+    """
+
+
+main.add_command(run)
+main.add_command(init)
+main.add_command(simulate)

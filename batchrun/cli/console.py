@@ -1,0 +1,71 @@
+"""The terminal: the one place that writes to it. What others wrote is made harmless first."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import NoReturn
+
+# C0 and C1 controls, and the marks that turn the reading direction: they could rewrite what stands on the screen.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: object, limit: int = 300) -> str:
+    """Make foreign text harmless: one line, control characters spelled out, cut at `limit` characters."""
+    clean = _UNSAFE.sub(lambda found: f"\\x{ord(found.group()):02x}", str(text))
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+class Console:
+    """Writes lines to standard error. A reader that went away (`| head`) ends the writing, never the run."""
+
+    def __init__(self) -> None:
+        self._gone = False
+        self.is_terminal = sys.stderr.isatty()
+
+    def line(self, text: str = "") -> None:
+        """Write one line."""
+        self.write(text + "\n")
+
+    def write(self, text: str) -> int:
+        """Write text as it is; what tqdm needs of a file."""
+        if not self._gone:
+            try:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+            except OSError:
+                self._gone = True
+                _silence(sys.stderr.fileno())
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: each write is flushed."""
+
+    def isatty(self) -> bool:
+        """Tell whether standard error is a terminal."""
+        return self.is_terminal
+
+
+def print_data(text: str) -> None:
+    """Write data to standard output; a reader that went away is no error."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout.fileno())
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """Say why nothing was done, and end."""
+    console = Console()
+    for number, line in enumerate(message.splitlines() or [""]):
+        console.line(("batchrun: " if number == 0 else "          ") + printable(line, 1000))
+    sys.exit(exit_code)
+
+
+def _silence(fd: int) -> None:
+    """Point a broken stream to nowhere, or Python complains about it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, fd)
+    os.close(nowhere)

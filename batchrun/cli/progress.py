@@ -1,0 +1,176 @@
+"""What a person sees of a run under way: a bar on a terminal, log lines elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tqdm import tqdm
+
+from batchrun.cli.console import Console, printable
+from batchrun.cli.words import amount, duration
+from batchrun.records import utc_now
+
+if TYPE_CHECKING:
+    from batchrun.runner import Runner
+    from batchrun.summary import Snapshot
+
+_BAR_INTERVAL_S = 0.2
+_LOG_INTERVAL_S = 10.0
+
+
+class Display(Protocol):
+    """Shows notices and, now and then, how the run stands."""
+
+    interval_s: float
+
+    def notice(self, event: str, message: str, **fields: Any) -> None:
+        """Show an event."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show how the run stands."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+async def follow(runner: Runner, display: Display) -> None:
+    """Show how a run stands until cancelled."""
+    while True:
+        await asyncio.sleep(display.interval_s)
+        display.show(runner.snapshot())
+
+
+def describe(snapshot: Snapshot) -> str:
+    """Say how a run stands in one line."""
+    total = "?" if snapshot.total is None else f"{snapshot.total:,}"
+    parts = [
+        f"{snapshot.done:,}/{total} done",
+        f"{snapshot.failures:,} failed",
+        f"{snapshot.retries:,} retries",
+        f"{snapshot.in_flight} in flight",
+        f"{amount(snapshot.requests_per_minute)} requests/min",
+        f"{amount(snapshot.tokens_per_minute)} tokens/min",
+    ]
+    if snapshot.waiting:
+        parts.append(f"{snapshot.waiting} waiting")
+    if snapshot.paused_s:
+        parts.append(f"paused for {duration(snapshot.paused_s)} as the endpoint asked")
+    parts.append(_outlook(snapshot))
+    return ", ".join(part for part in parts if part)
+
+
+def _outlook(snapshot: Snapshot) -> str:
+    if snapshot.eta_s is not None:
+        return f"about {duration(snapshot.eta_s)} left"
+    if not snapshot.reading and snapshot.slowest:
+        return "the last: " + tail(snapshot)
+    return ""
+
+
+def tail(snapshot: Snapshot) -> str:
+    """Name the slowest items under way, with age and state."""
+    return "; ".join(
+        f"{printable(work.id, 40)} since {duration(work.age_s)} (attempt {max(1, work.attempts)}, {work.state})"
+        for work in snapshot.slowest
+    )
+
+
+class LogLines:
+    """Plain or JSON lines on standard error: one event a line, the time first."""
+
+    interval_s = _LOG_INTERVAL_S
+
+    def __init__(self, console: Console, *, as_json: bool) -> None:
+        self._console = console
+        self._as_json = as_json
+
+    def notice(self, event: str, message: str, **fields: Any) -> None:
+        """Write an event."""
+        if self._as_json:
+            line = json.dumps({"time": utc_now(), "event": event, "message": message, **fields}, ensure_ascii=False)
+            # JSON leaves C1 controls and direction marks as they are; a terminal would obey them.
+            self._console.line(printable(line, 100_000))
+        else:
+            self._console.line(f"{utc_now()} {event}: {printable(message, 2000)}")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write a progress line."""
+        fields = {
+            name: getattr(snapshot, name)
+            for name in ("total", "done", "results", "failures", "retries", "in_flight", "waiting")
+        } | {
+            "requests_per_minute": round(snapshot.requests_per_minute, 1),
+            "tokens_per_minute": round(snapshot.tokens_per_minute, 1),
+            "eta_s": snapshot.eta_s and round(snapshot.eta_s, 1),
+        }
+        self.notice("progress", describe(snapshot), **fields)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Bar:
+    """A progress bar, and below it what the run is doing; at the end the slowest items by name."""
+
+    interval_s = _BAR_INTERVAL_S
+
+    def __init__(self, console: Console) -> None:
+        self._bar: tqdm[Any] = tqdm(
+            total=None, file=console, dynamic_ncols=True, unit="item", leave=False,
+            bar_format="{percentage:3.0f}%|{bar}| {n:,}/{total:,} [{elapsed}{postfix}]",
+        )  # fmt: skip
+        self._below: tqdm[Any] = tqdm(
+            total=0, file=console, position=1, dynamic_ncols=True, bar_format="{desc}", leave=False
+        )
+
+    def notice(self, event: str, message: str, **fields: Any) -> None:  # noqa: ARG002 - facts are for JSON logs
+        """Write an event above the bar."""
+        self._bar.write(f"{event}: {printable(message)}", file=self._bar.fp)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Redraw."""
+        bar = self._bar
+        bar.total = snapshot.total
+        bar.n = snapshot.done
+        if snapshot.total is None:
+            bar.bar_format = "{n:,} done [{elapsed}{postfix}]"
+        else:
+            bar.bar_format = "{percentage:3.0f}%|{bar}| {n:,}/{total:,} [{elapsed}{postfix}]"
+        left = f"<{duration(snapshot.eta_s)}" if snapshot.eta_s is not None else ""
+        bar.set_postfix_str(left, refresh=True)
+        self._below.set_description_str(self._details(snapshot), refresh=True)
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self._below.close()
+        self._bar.close()
+
+    def _details(self, snapshot: Snapshot) -> str:
+        if not snapshot.reading and snapshot.slowest:
+            return "waiting for " + tail(snapshot)
+        text = (
+            f"{snapshot.failures:,} failed, {snapshot.retries:,} retries, {snapshot.in_flight} in flight, "
+            f"{amount(snapshot.requests_per_minute)} requests/min, {amount(snapshot.tokens_per_minute)} tokens/min"
+        )
+        return text + (f", paused {duration(snapshot.paused_s)}" if snapshot.paused_s else "")
+
+
+class Quiet:
+    """Shows what stops a run, and nothing else."""
+
+    interval_s = 3600.0
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def notice(self, event: str, message: str, **fields: Any) -> None:  # noqa: ARG002 - facts are for JSON logs
+        """Write an event."""
+        self._console.line(f"batchrun: {event}: {printable(message, 2000)}")
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""

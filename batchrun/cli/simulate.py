@@ -1,0 +1,97 @@
+"""`batchrun simulate`: a simulated provider on loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batchrun.cli.console import fail, print_data
+
+
+class _Rate(click.ParamType[Any]):
+    name = "NAME=RATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        name, _, rate = str(value).partition("=")
+        try:
+            return name, float(rate)
+        except ValueError:
+            self.fail(f"expected NAME=RATE with a rate from 0 to 1, got {value!r}", param, ctx)
+
+
+class Duration(click.ParamType[Any]):
+    """A duration such as 200ms, 90s, 10m or 1h30m, as seconds."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse the value, or fail with what was expected."""
+        from batchrun.job import parse_duration
+
+        try:
+            return 0.0 if value in ("0", 0, 0.0) else parse_duration(float(value) if _is_number(value) else value)
+        except ValueError as error:
+            self.fail(f"expected {error}, got {value!r}", param, ctx)
+
+
+def _is_number(value: object) -> bool:
+    return str(value).replace(".", "", 1).isdecimal()
+
+
+@click.command(short_help="Start a simulated provider on this machine, for rehearsal and tests.")
+@click.option("--dialect", default="openai", show_default=True, help="The provider family to speak like.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
+@click.option("--latency", default=0.0, type=Duration(), help="Time before an answer begins.")
+@click.option("--jitter", default=0.0, type=Duration(), help="Up to this much more, by chance.")
+@click.option("--rpm", type=click.IntRange(1), help="Refuse more requests a minute than this.")
+@click.option("--tpm", type=click.IntRange(1), help="Refuse more tokens a minute than this.")
+@click.option("--max-concurrency", type=click.IntRange(1), help="Refuse more requests at a time than this.")
+@click.option("--fault", "faults", multiple=True, type=_Rate(), help="A fault and its rate, such as http_503=0.05.")
+@click.option("--list-faults", is_flag=True, help="List the faults that can be asked for, and end.")
+@click.option("--seed", default=0, show_default=True, help="Other answers and faults for another seed.")
+@click.option("--api-key", help="Demand this key; a made-up one, for rehearsal only.")
+@click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Write a line for each call answered.")
+def simulate(port: int, list_faults: bool, **options: Any) -> None:
+    """Start a simulated provider on this machine. Its answers say that they are simulated.
+
+    It speaks plain OpenAI chat completions, streaming too, gives the same answer to the same prompt, and makes
+    trouble on request. Point a job at it with --base-url, or write simulate = "openai" into the job to have one
+    started inside the run.
+    """
+    import asyncio
+
+    from batchrun.simulator import FAULTS, SettingsError, SimulatorSettings
+
+    if list_faults:
+        for name, what in FAULTS.items():
+            print_data(f"{name:24}{what}")
+        return
+    try:
+        settings = SimulatorSettings(
+            dialect=options["dialect"], latency_s=options["latency"], jitter_s=options["jitter"],
+            requests_per_minute=options["rpm"], tokens_per_minute=options["tpm"],
+            max_concurrency=options["max_concurrency"], faults=dict(options["faults"]), seed=options["seed"],
+            api_key=options["api_key"], ledger=options["ledger"],
+        )  # fmt: skip
+        asyncio.run(_serve(settings, port))
+    except SettingsError as error:
+        fail(str(error), 2)
+    except OSError as error:
+        fail(f"port {port}: {error.strerror or error}", 2)
+
+
+async def _serve(settings: Any, port: int) -> None:
+    import asyncio
+    import signal
+
+    from batchrun.simulator import Simulator
+
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    async with Simulator(settings, port=port) as simulator:
+        print_data(f"simulated provider at {simulator.base_url} (Ctrl-C ends it)")
+        await ended.wait()

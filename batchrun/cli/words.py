@@ -1,0 +1,105 @@
+"""Numbers and endings in words for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchrun.cli.console import printable
+
+if TYPE_CHECKING:
+    from batchrun.dryrun import DryRun
+    from batchrun.summary import Summary
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them: 0.4s, 12s, 3m20s, 2h05m."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def amount(number: float) -> str:
+    """Write a number with three digits that count: 950, 12.3k, 4.56M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            scaled = number / (1000 if unit == "k" else size)
+            return f"{scaled:.3g}{unit}" if scaled < 1000 else f"{scaled:.0f}{unit}"
+    return f"{number:.0f}"
+
+
+def ending(summary: Summary, job: str) -> list[str]:
+    """Tell how a run ended: counts, tokens, time, where the files are and what to do next."""
+    pending = "an unknown number" if summary.pending is None else f"{summary.pending:,}"
+    lines = [
+        f"{_verdict(summary)}  {summary.results:,} results, {summary.failures:,} failures, {pending} pending",
+    ]
+    if summary.failures_by_kind:
+        kinds = sorted(summary.failures_by_kind.items(), key=lambda pair: (-pair[1], pair[0]))
+        lines.append("failures  " + ", ".join(f"{count:,} {printable(kind)}" for kind, count in kinds))
+    lines += _this_run(summary)
+    lines += [f"warning   {printable(warning)}" for warning in summary.warnings]
+    if summary.simulated:
+        lines.append("simulated the answers come from the simulated provider, not from a model")
+    lines.append(f"files     {summary.results_path}")
+    if summary.failures:
+        lines.append(f"          {summary.failures_path}")
+    lines += [f"next      {step}" for step in _next_steps(summary, job)]
+    return lines
+
+
+def _verdict(summary: Summary) -> str:
+    if summary.stop is not None:
+        return "stopped "
+    return "done    " if not summary.failures else "finished"
+
+
+def _this_run(summary: Summary) -> list[str]:
+    tally = summary.tally
+    if not tally.attempts:
+        return [] if summary.failures_now else ["this run  nothing was left to do, nothing was sent"]
+    seconds = max(summary.duration_s, 1e-9)
+    usage = tally.usage
+    did = (
+        f"{summary.results_now:,} results, {summary.failures_now:,} failures in {duration(summary.duration_s)}; "
+        f"{tally.attempts:,} requests ({tally.retries:,} retries, {tally.reasks:,} re-asks), "
+        f"{amount(tally.attempts / seconds * 60)} a minute"
+    )
+    tokens = (
+        f"{usage.prompt_tokens:,} in ({usage.cached_tokens:,} cached), "
+        f"{usage.completion_tokens:,} out ({usage.reasoning_tokens:,} reasoning)"
+    )
+    cost = f"; cost {summary.cost:.4f} {summary.currency}" if summary.cost is not None else ""
+    return [f"this run  {did}", f"tokens    {tokens}{cost}"]
+
+
+def _next_steps(summary: Summary, job: str) -> list[str]:
+    steps = []
+    if summary.stop is not None:
+        steps.append(f"{printable(summary.stop.message, 1000)}")
+        steps.append(f"then the same command again goes on with what is pending: batchrun run {job}".rstrip())
+    if summary.failures:
+        again = summary.output.with_name(summary.output.name + "-again")
+        steps.append(
+            f"the failures again, when their cause is mended: batchrun run {job} -i {summary.failures_path} -o {again}"
+        )
+    return steps
+
+
+def rehearsal(report: DryRun) -> list[str]:
+    """Tell what a dry run found."""
+    ready = f"{report.ready:,} ready to send, {report.failures:,} that would fail"
+    lines = [f"dry run   {report.entries:,} lines: {ready}; nothing was sent"]
+    if report.failures_by_kind:
+        lines.append("failures  " + ", ".join(f"{count:,} {kind}" for kind, count in report.failures_by_kind.items()))
+    lines += [f"          {printable(problem)}" for problem in report.problems]
+    if report.ready:
+        lines.append(
+            f"requests  {report.bytes / 1e6:.2f} MB, about {amount(report.estimated_prompt_tokens)} tokens in "
+            "(estimated from the characters)"
+        )
+    return lines

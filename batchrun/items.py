@@ -1,0 +1,448 @@
+"""Input files to items: a stream of lines in, a stream of items or failures out, in bounded memory."""
+
+from __future__ import annotations
+
+import base64
+import glob
+import gzip
+import io
+import json
+import sys
+import zlib
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from batchrun.ids import IdIndex
+from batchrun.job import JobError
+from batchrun.records import FAILURE_KEYS, ErrorKind, Failure, Item
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+#: A longer line is not read into memory; it becomes a failure with its first bytes.
+MAX_LINE_BYTES = 64 * 1024 * 1024
+_KEPT_OF_LONG_LINE = 64 * 1024
+_CHUNK_BYTES = 128 * 1024
+
+
+class InputError(Exception):
+    """The input broke while it was read (a truncated archive, an I/O error); what was read before it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One input file, as `run.json` describes it. `blake2b` is of the bytes on disk; None if not read to its end."""
+
+    path: str
+    size: int | None
+    lines: int
+    blake2b: str | None
+
+
+def expand_inputs(patterns: Sequence[str]) -> list[str]:
+    """Give the files that paths and globs name, in order, each once. Raises `JobError` where nothing is there."""
+    paths: dict[str, None] = {}
+    problems = []
+    for pattern in patterns:
+        if pattern == "-" or Path(pattern).exists():
+            found = [pattern]
+        else:
+            found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns may be absolute
+            found = [one for one in found if not Path(one).is_dir()]
+        if not found:
+            problems.append(
+                f"input: {pattern}: no such file" + (" (no file matches)" if glob.has_magic(pattern) else "")
+            )
+        paths.update(dict.fromkeys(found))
+    for path in paths:
+        if path != "-":
+            problems += _unreadable(Path(path))
+    if problems:
+        raise JobError(problems)
+    return list(paths)
+
+
+def _unreadable(path: Path) -> list[str]:
+    if path.is_dir():
+        return [f"input: {path}: is a folder; name its files, for example {path}/*.jsonl"]
+    if path.is_fifo():
+        return []
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        return [f"input: {path}: cannot be read: {error.strerror}"]
+    return _utf16(str(path), start)
+
+
+def _utf16(path: str, start: bytes) -> list[str]:
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or start[:4] in (b"{\x00", b"\x00{"):
+        return [f"input: {path}: is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8"]
+    return []
+
+
+#: A line that is not blank: its number, its bytes (the first ones, if it is too long), its whole length.
+Line = tuple[int, bytes, int]
+
+
+class ItemReader:
+    """Reads items from files in order: `next_lines` in any thread, one call at a time, `parse` in one thread.
+
+    `templated` says that the job's prompt template makes the messages, so that any object will do. Line numbers
+    count on from file to file, so that they are unique within a run.
+    """
+
+    def __init__(self, paths: Sequence[str], *, encoding: str = "utf-8", templated: bool = False) -> None:
+        self.files: list[InputFile] = []
+        self.lines = 0
+        self._paths = list(paths)
+        self._encoding = encoding
+        self._templated = templated
+        self._seen = IdIndex()
+        self._batches = self._read()
+
+    def next_lines(self) -> list[Line]:
+        """Give the next lines that are not blank, as many as came in one piece; an empty list at the end.
+
+        Raises `InputError`.
+        """
+        for batch in self._batches:
+            if batch:
+                return batch
+        return []
+
+    def __iter__(self) -> Iterator[Item | Failure]:
+        """Read everything, one entry after the other. Raises `InputError`."""
+        while batch := self.next_lines():
+            yield from map(self.parse, batch)
+
+    def parse(self, line: Line) -> Item | Failure:
+        """Make an item of a line, or the failure that says what is wrong with it."""
+        number, text, length = line
+        if length > MAX_LINE_BYTES:
+            kept = f"its first {len(text)} are kept here"
+            message = f"line {number}: has {length} bytes; at most {MAX_LINE_BYTES} are read ({kept})"
+            return _unusable(number, message, text)
+        read = parse_line(text, number, encoding=self._encoding, templated=self._templated)
+        if isinstance(read, Item):
+            first = self._seen.add(read.id, number)
+            if first is not None:
+                message = f"line {number}: the id {read.id!r} was used before, on line {first}"
+                return Failure(read.id, number, ErrorKind.DUPLICATE_ID, message, read.raw)
+        return read
+
+    def _read(self) -> Iterator[list[Line]]:
+        for path in self._paths:
+            digest = blake2b(digest_size=16)
+            first_line = self.lines
+            with _open(path) as file:
+                raw = _Hashed(file, digest)
+                for lines in _lines(_chunks(raw, path)):
+                    start = self.lines + 1
+                    self.lines += len(lines)
+                    yield [
+                        (number, text, length)
+                        for number, (text, length) in enumerate(lines, start)
+                        if text and not text.isspace()
+                    ]
+            size = None if path == "-" else raw.size
+            self.files.append(InputFile(path, size, self.lines - first_line, digest.hexdigest()))
+
+
+# --- one line ---------------------------------------------------------------------------------------------------
+
+
+def parse_line(text: bytes, line: int, *, encoding: str = "utf-8", templated: bool = False) -> Item | Failure:
+    """Make an item of one line, or the `invalid_input` failure that says what is wrong with it."""
+    try:
+        if encoding not in ("utf-8", "utf8"):
+            text = text.decode(encoding).encode()
+        raw = text.strip(b" \t\r\n")
+        value = _loads(raw)
+        if not isinstance(value, dict):
+            raise _LineError(f"expected a JSON object, got {_kind(value)}")  # noqa: TRY301
+        if value.keys() == FAILURE_KEYS:
+            return _requeued(value, line, templated=templated)
+        item = Item(_id_of(value, line), line, raw, value)
+        if not templated:
+            _check_form(value)
+    except UnicodeDecodeError as error:
+        found = text[error.start : error.start + 1].hex().upper()
+        message = f"line {line}: not valid {encoding}: byte {found} at offset {error.start}"
+        return _unusable(line, message, text)
+    except (_LineError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        return _unusable(line, f"line {line}: {reason}", text)
+    return item
+
+
+class _LineError(ValueError):
+    """What is wrong with a line."""
+
+
+def _loads(raw: bytes) -> Any:
+    """Read JSON. Whole numbers of any length stay exact; what no double can hold is refused."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        value = _loads_exactly(raw.decode())  # raises with a better reason, where there is one
+        if _has_lone_surrogate(value):
+            raise _LineError(f"not valid JSON: {error}") from error
+        return value
+    return _loads_exactly(raw.decode()) if _has_rounded(value) else value
+
+
+def _loads_exactly(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except json.JSONDecodeError as error:
+        raise _LineError(f"not valid JSON: {error}") from error
+
+
+def _has_rounded(value: object) -> bool:
+    """Tell whether a number in the value may be a whole number that the fast reader rounded to a float."""
+    if isinstance(value, float):
+        return abs(value) >= 2**63
+    if isinstance(value, dict):
+        return any(_has_rounded(one) for one in value.values() if not isinstance(one, str))
+    return isinstance(value, list) and any(_has_rounded(one) for one in value if not isinstance(one, str))
+
+
+def _has_lone_surrogate(value: object) -> bool:
+    try:
+        _dumps(value)
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _no_constant(name: str) -> None:
+    raise _LineError(f"not valid JSON: {name} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise _LineError(f"the number {text[:40]} is too large; write it as a string")
+    return number
+
+
+def _id_of(value: dict[str, Any], line: int) -> str:
+    for key in ("id", "custom_id"):
+        if key in value:
+            found = value[key]
+            if isinstance(found, str):
+                if not found:
+                    raise _LineError(f"{key} is empty; leave it out or give one")
+                return found
+            if isinstance(found, int) and not isinstance(found, bool):
+                return str(found)
+            raise _LineError(f"{key}: expected a string or an integer, got {_kind(found)}")
+    return f"line:{line}"
+
+
+def _check_form(value: dict[str, Any]) -> None:
+    """Check an item that must carry its own messages: prompt, messages, or an OpenAI Batch line."""
+    if "body" in value and "prompt" not in value and "messages" not in value:
+        _check_batch_line(value)
+    elif "messages" in value:
+        _check_messages(value["messages"], "messages")
+    elif "prompt" in value:
+        if not isinstance(value["prompt"], str):
+            raise _LineError(f"prompt: expected a string, got {_kind(value['prompt'])}")
+    else:
+        keys = ", ".join(list(value)[:8]) or "no keys"
+        raise _LineError(
+            'expected "prompt", "messages" or an OpenAI Batch line with "body" '
+            f"(or a job with a [prompt] template); found {keys}"
+        )
+
+
+def _check_batch_line(value: dict[str, Any]) -> None:
+    body = value["body"]
+    if not isinstance(body, dict):
+        raise _LineError(f"body: expected an object, got {_kind(body)}")
+    url = value.get("url", "/v1/chat/completions")
+    if not (isinstance(url, str) and url.endswith("/chat/completions")):
+        raise _LineError(f"url: only /v1/chat/completions can be run, got {url!r}")
+    if value.get("method", "POST") != "POST":
+        raise _LineError(f"method: expected POST, got {value['method']!r}")
+    if "messages" not in body:
+        raise _LineError("body.messages is missing")
+    _check_messages(body["messages"], "body.messages")
+
+
+def _check_messages(messages: object, key: str) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise _LineError(f"{key}: expected a list of messages that is not empty")
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise _LineError(f'{key}[{number}]: expected an object with "role" and "content"')
+
+
+def _requeued(record: dict[str, Any], line: int, *, templated: bool) -> Item | Failure:
+    """Take the item out of a line of another run's failure queue; it keeps the id that it had there."""
+    held = record["input"]
+    if isinstance(held, dict) and held.keys() <= {"raw", "raw_base64"} and isinstance(held.get("raw"), str):
+        in_base64 = held.get("raw_base64")
+        text = base64.b64decode(in_base64) if isinstance(in_base64, str) else held["raw"].encode()
+    else:
+        text = _dumps(held)
+    read = parse_line(text, line, templated=templated)
+    return Item(str(record["id"]), line, read.raw, read.fields) if isinstance(read, Item) else read
+
+
+def _dumps(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _unusable(line: int, message: str, text: bytes) -> Failure:
+    """Make the failure of a line that is no item; its bytes are kept, as text and, if they are no text, in base64."""
+    kept = text[:_KEPT_OF_LONG_LINE] if len(text) > MAX_LINE_BYTES else text
+    try:
+        held = {"raw": kept.decode()}
+    except UnicodeDecodeError:
+        held = {"raw": kept.decode("utf-8", "replace"), "raw_base64": base64.b64encode(kept).decode("ascii")}
+    return Failure(f"line:{line}", line, ErrorKind.INVALID_INPUT, message, _dumps(held))
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------
+
+
+def _open(path: str) -> io.RawIOBase:
+    try:
+        if path == "-":
+            return io.FileIO(sys.stdin.fileno(), closefd=False)
+        return io.FileIO(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+class _Hashed(io.RawIOBase):
+    """A raw file that hashes and counts what passes, and can be read on after its first bytes were looked at."""
+
+    def __init__(self, file: io.RawIOBase, digest: Any) -> None:
+        self._file = file
+        self._digest = digest
+        self._ahead = b""
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def peek(self) -> bytes:
+        """Give the first bytes without consuming them."""
+        while len(self._ahead) < 4:
+            more = self._take(_CHUNK_BYTES)
+            if not more:
+                break
+            self._ahead += more
+        return self._ahead[:4]
+
+    def read(self, size: int = -1) -> bytes:
+        if self._ahead:
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return self._take(size)
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _take(self, size: int) -> bytes:
+        data = self._file.read(size) or b""
+        self._digest.update(data)
+        self.size += len(data)
+        return data
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _chunks(file: _Hashed, path: str) -> Iterator[bytes]:
+    """Yield a file's bytes as they come, unpacked if its first bytes say gzip or zstd."""
+    name = "standard input" if path == "-" else path
+    try:
+        start = file.peek()
+        problems = _utf16(name, start)
+        if problems:
+            raise InputError(problems[0])
+        reader: _Readable = file
+        if start[:2] == b"\x1f\x8b":
+            reader = gzip.GzipFile(fileobj=io.BufferedReader(file, _CHUNK_BYTES))
+        elif start == b"\x28\xb5\x2f\xfd":
+            reader = _open_zstd(file)
+        while chunk := reader.read(_CHUNK_BYTES):
+            yield chunk
+    except EOFError as error:
+        raise InputError(f"{name}: the compressed file is truncated") from error
+    except (OSError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{name}: reading failed: {reason}") from error
+
+
+def _open_zstd(file: _Hashed) -> _Readable:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+
+    class Reader(zstd.ZstdFile):
+        """Reports damage as the other readers do."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            try:
+                return super().read(size)
+            except zstd.ZstdError as error:
+                raise OSError(str(error)) from error
+
+    return Reader(io.BufferedReader(file, _CHUNK_BYTES))
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[list[tuple[bytes, int]]]:
+    """Split chunks at newline bytes alone; yield batches of (line, its whole length).
+
+    A line over the limit is cut to its first bytes. The byte-order mark of UTF-8 is taken off the first line.
+    """
+    parts: list[bytes] = []
+    length = 0
+    first = True
+    for chunk in chunks:
+        whole, newline, rest = chunk.rpartition(b"\n")
+        if newline:
+            head, *others = whole.split(b"\n")
+            parts.append(head)
+            lines = [_joined(parts, length + len(head)), *((other, len(other)) for other in others)]
+            parts, length = [], 0
+            if first:
+                lines[0] = _without_bom(*lines[0])
+                first = False
+            yield lines
+        length += len(rest)
+        if length <= MAX_LINE_BYTES:
+            parts.append(rest)
+        elif len(parts) > 1:
+            parts = [b"".join(parts)[:_KEPT_OF_LONG_LINE]]
+    if length:
+        last = _joined(parts, length)
+        yield [_without_bom(*last) if first else last]
+
+
+def _joined(parts: list[bytes], length: int) -> tuple[bytes, int]:
+    text = b"".join(parts)
+    return (text[:_KEPT_OF_LONG_LINE] if length > MAX_LINE_BYTES else text), length
+
+
+def _without_bom(text: bytes, length: int) -> tuple[bytes, int]:
+    return text.removeprefix(b"\xef\xbb\xbf"), length

@@ -1,0 +1,629 @@
+"""The job: what to run, as one immutable typed value. Every default stands here.
+
+A job comes from a TOML file (`Job.load`) or is made in Python; either way the same checks apply, and all problems
+are reported at once, each with file, line, key and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import difflib
+import math
+import os
+import re
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+PLACEHOLDER_MODEL = "YOUR_MODEL_ID"
+
+
+class JobError(Exception):
+    """The job, its input or its schema cannot be used; nothing was sent. `problems` has one line for each."""
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Percent:
+    """A share of the items, for example of those that may fail; `value` is 0 to 100."""
+
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:g}%"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Jinja templates that make the messages from an item's fields."""
+
+    system: str | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests go. The key is read from `api_key_file`, else from the variable named by `api_key_env`."""
+
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+    api_key_file: Path | None = None
+    simulate: str | None = None
+    dialect: str = "auto"
+    stream: Literal["auto"] | bool = "auto"
+    lane: Literal["standard", "batch"] = "standard"
+    drop_unsupported: bool = False
+    idempotency_key: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Structured:
+    """JSON output: the schema it must obey, how it is asked for, how often an invalid one is sent back."""
+
+    schema: Path | None = None
+    mode: Literal["auto", "json_schema", "tool", "json_object", "prompt"] = "auto"
+    reask: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How fast requests may leave."""
+
+    concurrency: Literal["auto"] | int = "auto"
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how long an item is tried; times in seconds."""
+
+    max_attempts: int = 6
+    attempt_timeout: float = 600.0
+    item_timeout: float = 3600.0
+    wait_initial: float = 1.0
+    wait_max: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits of the user's own; reaching one ends the run with exit code 5. `deadline` in seconds."""
+
+    deadline: float | None = None
+    max_cost: float | None = None
+    max_failures: int | Percent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Prices per million tokens, as the user's account shows them; none are shipped."""
+
+    currency: str = "CNY"
+    input: float = 0.0
+    cached_input: float | None = None
+    output: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DataBoundary:
+    """What the user states about the data. Remote endpoints need `classification = "non-sensitive"`."""
+
+    classification: str | None = None
+    scan: Literal["block", "redact", "warn", "off"] = "block"
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorOptions:
+    """How the embedded simulated provider behaves; times in seconds, fault rates 0 to 1."""
+
+    latency: float = 0.0
+    jitter: float = 0.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrency: int | None = None
+    faults: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to run: input files, output folder, and how.
+
+    `input` holds paths, globs, or "-" for standard input. Paths are used as they are; `Job.load` makes the paths of
+    a job file relative to that file. Raises `JobError` from `check` when something cannot work.
+    """
+
+    input: tuple[str, ...]
+    output: Path
+    prompt: Prompt | None = None
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    structured: Structured = field(default_factory=Structured)
+    limits: Limits = field(default_factory=Limits)
+    retry: Retry = field(default_factory=Retry)
+    budget: Budget = field(default_factory=Budget)
+    price: Price | None = None
+    data_boundary: DataBoundary = field(default_factory=DataBoundary)
+    simulator: SimulatorOptions = field(default_factory=SimulatorOptions)
+    encoding: str = "utf-8"
+    env_file: Path | None = None
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Job:
+        """Read a job file. Raises `JobError` with every problem found in it."""
+        return load_job(Path(path))
+
+    def check(self) -> None:
+        """Raise `JobError` if values are impossible, contradict each other, or name what this version lacks."""
+        problems = [*_impossible(self), *_unavailable(self)]
+        if problems:
+            raise JobError(problems)
+
+
+# --- values -----------------------------------------------------------------------------------------------------
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> float:
+    """Give seconds for a number of seconds or a text such as "90s", "10m", "1h30m", "500ms". Raises ValueError."""
+    expected = 'a duration such as "90s", "10m" or "1h30m"'
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(expected)  # noqa: TRY004 - one kind of error for a value that cannot be used
+    if isinstance(value, str):
+        text = value.strip().lower()
+        parts = _DURATION.findall(text)
+        if not parts or _DURATION.sub("", text).strip():
+            raise ValueError(expected)
+        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    else:
+        seconds = float(value)
+    if not (0 < seconds < math.inf):
+        raise ValueError(expected + ", above zero")
+    return seconds
+
+
+def parse_concurrency(value: object) -> Literal["auto"] | int:
+    """Give "auto" or a number from 1 to 100,000. Raises ValueError."""
+    if value == "auto":
+        return "auto"
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= 100_000:
+        return number
+    raise ValueError('"auto" or a whole number from 1 to 100000')
+
+
+def parse_max_failures(value: object) -> int | Percent:
+    """Give a count, or a `Percent` for a text such as "5%". Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str):
+        text = value.strip()
+        if text.isdecimal():
+            return int(text)
+        if re.fullmatch(r"\d+(\.\d+)?%", text) and float(text[:-1]) <= 100:
+            return Percent(float(text[:-1]))
+    raise ValueError('a whole number such as 10, or a share such as "5%"')
+
+
+def _positive(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise ValueError("a number above zero")
+
+
+def _price(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError("a price per million tokens, zero or more")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError("a text that is not empty")
+
+
+def _whole(least: int) -> Callable[[object], int]:
+    def convert(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+            return value
+        raise ValueError(f"a whole number, {least} or more")
+
+    return convert
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ValueError("true or false")
+
+
+def _one_of(*choices: object) -> Callable[[object], Any]:
+    def convert(value: object) -> object:
+        # `1 == True`, so the types are compared as well.
+        if any(value == choice and type(value) is type(choice) for choice in choices):
+            return value
+        raise ValueError("one of " + ", ".join(_toml(choice) for choice in choices))
+
+    return convert
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _inputs(value: object) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if isinstance(values, list) and values and all(isinstance(one, str) and one for one in values):
+        return tuple(values)
+    raise ValueError("a path, a glob, or a list of them")
+
+
+def _zero_or_duration(value: object) -> float:
+    return 0.0 if value == 0 and not isinstance(value, bool) else parse_duration(value)
+
+
+def _rates(value: object) -> dict[str, float]:
+    if isinstance(value, dict) and all(
+        isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1 for rate in value.values()
+    ):
+        return {name: float(rate) for name, rate in value.items()}
+    raise ValueError("a table of fault names with rates from 0 to 1")
+
+
+# --- the job file -----------------------------------------------------------------------------------------------
+
+#: For every key of the job file, what turns its TOML value into the value of the job, or says what was expected.
+_SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
+    "prompt": (Prompt, {"system": _text, "user": _text}),
+    "endpoint": (
+        Endpoint,
+        {
+            "base_url": _text,
+            "model": _text,
+            "api_key_env": _text,
+            "api_key_file": _text,
+            "simulate": _text,
+            "dialect": _text,
+            "stream": _one_of("auto", True, False),
+            "lane": _one_of("standard", "batch"),
+            "drop_unsupported": _flag,
+            "idempotency_key": _flag,
+        },
+    ),
+    "structured": (
+        Structured,
+        {
+            "schema": _text,
+            "mode": _one_of("auto", "json_schema", "tool", "json_object", "prompt"),
+            "reask": _whole(0),
+        },
+    ),
+    "limits": (
+        Limits,
+        {"concurrency": parse_concurrency, "requests_per_minute": _positive, "tokens_per_minute": _positive},
+    ),
+    "retry": (
+        Retry,
+        {
+            "max_attempts": _whole(1),
+            "attempt_timeout": parse_duration,
+            "item_timeout": parse_duration,
+            "wait_initial": parse_duration,
+            "wait_max": parse_duration,
+        },
+    ),
+    "budget": (
+        Budget,
+        {"deadline": parse_duration, "max_cost": _positive, "max_failures": parse_max_failures},
+    ),
+    "price": (Price, {"currency": _text, "input": _price, "cached_input": _price, "output": _price}),
+    "data_boundary": (
+        DataBoundary,
+        {"classification": _text, "scan": _one_of("block", "redact", "warn", "off")},
+    ),
+    "simulator": (
+        SimulatorOptions,
+        {
+            "latency": _zero_or_duration,
+            "jitter": _zero_or_duration,
+            "requests_per_minute": _whole(1),
+            "tokens_per_minute": _whole(1),
+            "max_concurrency": _whole(1),
+            "faults": _rates,
+            "seed": _whole(0),
+        },
+    ),
+}
+_TOP: dict[str, Callable[[object], Any]] = {
+    "input": _inputs,
+    "output": _text,
+    "env_file": _text,
+    "encoding": _text,
+}
+#: Sections that the job file will have, which this version does not act on.
+_LATER_SECTIONS = ("schedule", "canary", "notify")
+
+
+def load_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:
+    """Read a job file and lay `overrides` over it, such as {"endpoint.model": "…", "input": ("…",)}.
+
+    Overrides are values as `Job` holds them, not as TOML spells them; a None is no override. Raises `JobError`.
+    """
+    return build_job(_read_toml(path), path, overrides)
+
+
+def job_from_flags(overrides: Mapping[str, Any]) -> Job:
+    """Make a job from overrides alone, for a command line without a job file. Raises `JobError`."""
+    return build_job("", None, overrides)
+
+
+def build_job(text: str, path: Path | None, overrides: Mapping[str, Any] | None = None) -> Job:
+    """Make a job from the text of a job file (with its path, for messages and relative paths) and overrides."""
+    reader = _Reader(text, path)
+    values = reader.values()
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            section, _, name = key.rpartition(".")
+            if section:
+                values.setdefault(section, {})[name] = value
+            else:
+                values[key] = value
+    if overrides and overrides.get("endpoint.base_url"):
+        values["endpoint"].pop("simulate", None)  # a flag wins over the job file
+    for key in ("input", "output"):
+        if key not in values and not reader.problems:
+            reader.problem(key, f"{key} is missing: name it in the job file or give --{key}")
+    if reader.problems:
+        raise JobError(reader.problems)
+    made = {section: kind(**values.pop(section)) for section, (kind, _) in _SECTIONS.items() if section in values}
+    job = Job(**values, **made, path=path)
+    job.check()
+    return job
+
+
+def _read_toml(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path}: not UTF-8 at byte {error.start}; save the job file as UTF-8") from error
+    except OSError as error:
+        raise JobError(f"{path}: the job file cannot be read: {error.strerror}") from error
+
+
+class _Reader:
+    """Turns the TOML of a job file into values for `Job`, collecting every problem with its place."""
+
+    def __init__(self, text: str, path: Path | None) -> None:
+        self._text = text
+        self._path = path
+        self._base = path.parent if path else Path()
+        self.problems: list[str] = []
+
+    def problem(self, key: str, message: str) -> None:
+        place = str(self._path) if self._path else "command line"
+        line = _line_of(self._text, key)
+        self.problems.append(f"{place}:{line}: {message}" if line else f"{place}: {message}")
+
+    def values(self) -> dict[str, Any]:
+        try:
+            tables = tomllib.loads(self._text)
+        except tomllib.TOMLDecodeError as error:
+            raise JobError(f"{self._path}: not valid TOML: {error}") from error
+        values: dict[str, Any] = {}
+        for key, value in tables.items():
+            if key in _SECTIONS:
+                values[key] = self._section(key, value)
+            elif key == "params":
+                values[key] = self._params(value)
+            elif key in _TOP:
+                self._convert(values, key, key, value, _TOP[key])
+            elif key in _LATER_SECTIONS:
+                self.problem(key, f"[{key}] is not available in this version of batchrun; remove it")
+            else:
+                self._unknown(key, [*_TOP, *_SECTIONS, "params"])
+        self._place_paths(values)
+        return values
+
+    def _section(self, section: str, value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.problem(section, f"{section}: expected a table, [{section}]")
+            return {}
+        converters = _SECTIONS[section][1]
+        made: dict[str, Any] = {}
+        for key, one in value.items():
+            name = f"{section}.{key}"
+            if key in converters:
+                self._convert(made, key, name, one, converters[key])
+            else:
+                self._unknown(name, [f"{section}.{known}" for known in converters])
+        return made
+
+    def _params(self, value: object) -> dict[str, Any]:
+        if isinstance(value, dict):
+            for key, one in value.items():
+                if not _is_json(one):
+                    self.problem(f"params.{key}", f"params.{key}: expected a value that JSON can hold, got {one}")
+            return value
+        self.problem("params", "params: expected a table, [params]")
+        return {}
+
+    def _convert(
+        self, into: dict[str, Any], key: str, name: str, value: object, convert: Callable[[object], Any]
+    ) -> None:
+        try:
+            into[key] = convert(value)
+        except ValueError as error:
+            self.problem(name, f"{name}: expected {error}, got {_short(value)}")
+
+    def _unknown(self, name: str, known: list[str]) -> None:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; known here: " + ", ".join(known)
+        self.problem(name, f"{name}: unknown key{hint}")
+
+    def _place_paths(self, values: dict[str, Any]) -> None:
+        """Expand {date} and {time}, and make paths relative to the job file."""
+        if "input" in values:
+            values["input"] = tuple(one if one == "-" else str(self._place(one)) for one in values["input"])
+        for section, key in (
+            (None, "output"),
+            (None, "env_file"),
+            ("endpoint", "api_key_file"),
+            ("structured", "schema"),
+        ):
+            table = values if section is None else values.get(section, {})
+            if key in table:
+                table[key] = self._place(table[key])
+
+    def _place(self, path: str) -> Path:
+        """Make a path of the job file one that works from here, without needless `..`."""
+        placed = self._base / expand_date(path)
+        shorter = Path(os.path.normpath(placed))
+        return shorter if shorter.resolve() == placed.resolve() else placed  # `..` behind a symbolic link stays
+
+
+def expand_date(text: str, now: datetime.datetime | None = None) -> str:
+    """Replace {date} and {time} by the local date and time: 2026-11-22 and 030405."""
+    now = now or datetime.datetime.now().astimezone()
+    return text.replace("{date}", now.strftime("%Y-%m-%d")).replace("{time}", now.strftime("%H%M%S"))
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(_is_json(one) for one in value.values())
+    if isinstance(value, list):
+        return all(_is_json(one) for one in value)
+    return isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _short(value: object) -> str:
+    text = _toml(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _line_of(text: str, name: str) -> int | None:
+    """Find the line where a key (or its section) stands, for messages; None if it does not stand there."""
+    section, _, key = name.rpartition(".")
+    here = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
+        if header:
+            here = header.group(1)
+            if here == name:
+                return number
+        elif here == section and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[.=]", line):
+            return number
+    return None
+
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL's host is this machine: localhost, 127.0.0.0/8 or ::1."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _impossible(job: Job) -> list[str]:
+    problems = []
+    endpoint = job.endpoint
+    if endpoint.base_url:
+        problems += _bad_url(endpoint.base_url)
+        if endpoint.simulate:
+            problems.append("endpoint.simulate and endpoint.base_url exclude each other; remove one")
+        if endpoint.model == PLACEHOLDER_MODEL:
+            problems.append(
+                f"endpoint.model is still the placeholder {PLACEHOLDER_MODEL}; "
+                "use a model id that your account lists (-m ID)"
+            )
+    if len(job.input) > 1 and "-" in job.input:
+        problems.append('input: "-" (standard input) cannot be combined with files')
+    if job.structured.mode != "auto" and job.structured.schema is None:
+        problems.append(f'structured.mode = "{job.structured.mode}" needs structured.schema')
+    if not _usable_encoding(job.encoding):
+        problems.append(
+            f"encoding: {job.encoding!r} is not usable; expected the name of an encoding in which a line ends "
+            'with the byte 0A, such as "utf-8", "gb18030" or "big5" (convert UTF-16 with iconv first)'
+        )
+    reserved = {"messages", "stream"} & set(job.params)
+    problems += [f"params.{key}: set by batchrun, remove it" for key in sorted(reserved)]
+    return problems
+
+
+def _bad_url(url: str) -> list[str]:
+    try:
+        parts = urlsplit(url)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        return [f"endpoint.base_url: {url!r} is not a URL"]
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+        return [f"endpoint.base_url: expected http:// or https:// and a host, got {url!r}"]
+    problems = []
+    if parts.username or parts.password:
+        problems.append("endpoint.base_url: holds a user name or password; keys come from the environment")
+    if re.search(r"[\x00-\x20\x7f]", url):
+        problems.append("endpoint.base_url: holds a space or control character")
+    if parts.path.rstrip("/").endswith("/chat/completions"):
+        problems.append("endpoint.base_url: leave out /chat/completions; batchrun appends it")
+    if parts.query or parts.fragment:
+        problems.append("endpoint.base_url: must not have a query (?) or fragment (#)")
+    return problems
+
+
+def _usable_encoding(name: str) -> bool:
+    try:
+        return '{"a": 1}\n'.encode(name) == b'{"a": 1}\n'
+    except (LookupError, ValueError):
+        return False
+
+
+def _unavailable(job: Job) -> list[str]:
+    """Name what the contract has and this version does not do yet, so that nobody relies on it."""
+    wanted = {
+        'endpoint.dialect other than "auto"': job.endpoint.dialect != "auto",
+        "endpoint.stream = true": job.endpoint.stream is True,
+        'endpoint.lane = "batch"': job.endpoint.lane != "standard",
+        "endpoint.drop_unsupported = true": job.endpoint.drop_unsupported,
+        'structured.mode = "tool"': job.structured.mode == "tool",
+        "limits.tokens_per_minute (--tpm)": job.limits.tokens_per_minute is not None,
+        "budget.max_cost (--max-cost)": job.budget.max_cost is not None,
+        'data_boundary.scan = "redact"': job.data_boundary.scan == "redact",
+    }
+    return [f"{what} is not available in this version of batchrun" for what, asked in wanted.items() if asked]
+
+
+def as_plain(value: object) -> Any:
+    """Turn a job or a part of it into plain JSON values, for `run.json`; it holds no secret."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if isinstance(value, Percent):
+            return str(value)
+        return {one.name: as_plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, dict | types.MappingProxyType):
+        return {str(key): as_plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,204 @@
+"""Item and job to request body: templates rendered, the schema asked for, one body of bytes and its fingerprint."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batchrun.job import JobError
+from batchrun.records import ErrorKind, Failure, Item, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jinja2 import Template
+
+    from batchrun.job import Job
+
+#: How a schema is asked for in words. It holds the word JSON, which some providers demand for `json_object`.
+SCHEMA_INSTRUCTION = (
+    "只输出一个符合下面 JSON Schema 的 JSON 值，不要输出解释、Markdown 标记或其他任何文字。\nJSON Schema:\n"
+)
+#: What goes back with an invalid output.
+REASK_INSTRUCTION = "上面的输出不能使用：{reason}\n请重新输出，只输出一个符合要求的 JSON 值，不要输出其他任何文字。"
+
+
+class RequestBuilder:
+    """Makes the request of each item of a job. Raises `JobError` for a template that cannot be compiled."""
+
+    def __init__(self, job: Job, schema: bytes | None) -> None:
+        """`schema` is the JSON text of the job's schema, if it has one."""
+        prompt = job.prompt
+        self._user = _Template("prompt.user", prompt.user, job) if prompt and prompt.user else None
+        self._system = _Template("prompt.system", prompt.system, job) if prompt and prompt.system else None
+        self._model = job.endpoint.model
+        self._params = dict(job.params)
+        self._schema_text = None
+        self._salt = schema or b""
+        mode = effective_mode(job)
+        if schema is not None:
+            self._params = {**_response_format(mode, schema), **self._params}
+            if mode in ("prompt", "json_object"):
+                self._schema_text = SCHEMA_INSTRUCTION + orjson.dumps(orjson.loads(schema)).decode()
+
+    def build(self, item: Item) -> Request | Failure:
+        """Make the request of an item, or the `invalid_input` failure that says why there is none."""
+        try:
+            body = self._body(item)
+            return self._request(body)
+        except _PromptError as error:
+            message = f"line {item.line}, id {item.id!r}: {error}"
+            return Failure(item.id, item.line, ErrorKind.INVALID_INPUT, message, item.raw)
+
+    def reask(self, request: Request, answer: str, reason: str) -> Request:
+        """Make the request that sends an invalid answer back with what was wrong with it."""
+        body = orjson.loads(request.body)
+        body["messages"] = [
+            *request.messages,
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": REASK_INSTRUCTION.format(reason=reason)},
+        ]
+        return self._request(body)
+
+    def _request(self, body: dict[str, Any]) -> Request:
+        try:
+            text = orjson.dumps(body)
+        except TypeError:  # whole numbers over 64 bits, which the fast writer refuses
+            text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        hashed = blake2b(text, digest_size=16)
+        hashed.update(self._salt)
+        return Request(text, hashed.hexdigest(), body["messages"])
+
+    def _body(self, item: Item) -> dict[str, Any]:
+        own = {} if self._user else item.fields.get("body") or {}
+        messages = self._messages(item, own)
+        model = own.get("model") or self._model
+        if model is None:
+            raise _PromptError("no model: set endpoint.model in the job, give -m ID, or set OPENAI_MODEL")
+        body = {"model": model, "messages": messages, **self._params}
+        return {**body, **_without(own, "model", "messages", "stream")} if own else body
+
+    def _messages(self, item: Item, own: Mapping[str, Any]) -> list[Any]:
+        fields = item.fields
+        if self._user:
+            messages = [{"role": "user", "content": self._user.render(fields)}]
+        elif own:
+            messages = list(own["messages"])
+        elif "messages" in fields:
+            messages = list(fields["messages"])
+        else:
+            messages = [{"role": "user", "content": fields["prompt"]}]
+        if self._system and not (messages and messages[0].get("role") == "system"):
+            messages.insert(0, {"role": "system", "content": self._system.render(fields)})
+        return _with_schema(messages, self._schema_text) if self._schema_text else messages
+
+
+def effective_mode(job: Job) -> str:
+    """Give the structured mode that a job uses; "auto" asks in words, which no endpoint refuses."""
+    return "prompt" if job.structured.mode == "auto" else job.structured.mode
+
+
+def _response_format(mode: str, schema: bytes) -> dict[str, Any]:
+    if mode == "json_schema":
+        wanted = {"name": "output", "strict": True, "schema": orjson.loads(schema)}
+        return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+    return {"response_format": {"type": "json_object"}} if mode == "json_object" else {}
+
+
+def _with_schema(messages: list[Any], instruction: str) -> list[Any]:
+    """Add the schema to the system message, which is the same for every item and so is cached by providers."""
+    first = messages[0]
+    if first.get("role") == "system" and isinstance(first.get("content"), str):
+        return [{**first, "content": f"{first['content']}\n\n{instruction}"}, *messages[1:]]
+    return [{"role": "system", "content": instruction}, *messages]
+
+
+def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+# --- templates --------------------------------------------------------------------------------------------------
+
+
+class _PromptError(Exception):
+    """Why an item has no prompt."""
+
+
+class _Template:
+    """A Jinja template whose variables are the item's fields; `item` is the whole item, for keys that are no names."""
+
+    def __init__(self, name: str, source: str, job: Job) -> None:
+        import jinja2  # slow to import, and not every job has a template
+        from jinja2 import meta
+
+        self._name = name
+        environment = _environment()
+        try:
+            template: Template = environment.from_string(source)
+            self._names = sorted(meta.find_undeclared_variables(environment.parse(source)))
+        except jinja2.TemplateSyntaxError as error:
+            place = f"{job.path}: " if job.path else ""
+            raise JobError(f"{place}{name}, line {error.lineno} of the template: {error.message}") from error
+        # `Template.render` copies the globals for every call, which costs more than the rendering itself.
+        self._context = lambda values: environment.context_class(environment, values, template.name, template.blocks)
+        self._globals = dict(environment.globals)
+        self._render = template.root_render_func
+        self._constant = source if not any(mark in source for mark in ("{{", "{%", "{#")) else None
+        self._undefined = jinja2.UndefinedError
+        # What a template can raise while it runs: the sandbox's refusals and the arithmetic of its expressions.
+        self._errors = (
+            jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+        )  # fmt: skip
+
+    def render(self, fields: Mapping[str, Any]) -> str:
+        if self._constant is not None:
+            return self._constant
+        try:
+            return "".join(self._render(self._context({**self._globals, "item": fields, **fields})))
+        except _NullError as error:
+            nulls = [name for name in self._names if name in fields and fields[name] is None]
+            which = ", ".join(map(repr, nulls)) or "an expression"
+            raise _PromptError(
+                f"the template {self._name} uses {which}, which is null here; "
+                "write {{ name or '' }} if it may be empty"
+            ) from error
+        except self._undefined as error:
+            missing = [name for name in self._names if name not in fields and name != "item"]
+            which = f" (it uses {', '.join(map(repr, missing))})" if missing else ""
+            raise _PromptError(
+                f"the template {self._name}{which}: {error.message}; the item has: {', '.join(fields) or 'nothing'}"
+            ) from error
+        except self._errors as error:
+            raise _PromptError(f"the template {self._name} failed: {error}") from error
+
+
+class _NullError(Exception):
+    """A template put null into a prompt."""
+
+
+def _environment() -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # No HTML escaping: prompts are text. A template's own line ends stay as they are.
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_finalize
+    )
+    environment.filters["tojson"] = _to_json
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Write what is no text as JSON, not as Python spells it."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise _NullError
+    return _to_json(value) if isinstance(value, dict | list | bool) else value
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,0 +1,312 @@
+"""The words of batchrun as types: item, request, response, result, failure, and the closed list of kinds.
+
+Records are made once and never changed. They are not declared frozen, because making a frozen one takes three times
+as long, and several are made for every item.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+
+class ErrorKind(StrEnum):
+    """What went wrong, as scripts may rely on it; the list is closed."""
+
+    INVALID_INPUT = "invalid_input"
+    DUPLICATE_ID = "duplicate_id"
+    DATA_BOUNDARY = "data_boundary"
+    BAD_REQUEST = "bad_request"
+    CONTEXT_LENGTH = "context_length"
+    CONTENT_FILTER = "content_filter"
+    TRUNCATED = "truncated"
+    INVALID_OUTPUT = "invalid_output"
+    EMPTY_OUTPUT = "empty_output"
+    TIMEOUT = "timeout"
+    NETWORK = "network"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    INVALID_RESPONSE = "invalid_response"
+    AUTH = "auth"
+    PERMISSION = "permission"
+    QUOTA = "quota"
+    MODEL_NOT_FOUND = "model_not_found"
+    NOT_AN_API = "not_an_api"
+
+
+#: Kinds that another attempt may cure.
+TRANSIENT_KINDS = frozenset(
+    {
+        ErrorKind.TIMEOUT,
+        ErrorKind.NETWORK,
+        ErrorKind.RATE_LIMITED,
+        ErrorKind.SERVER_ERROR,
+        ErrorKind.INVALID_RESPONSE,
+    }
+)
+
+#: Kinds that are about the key, the account or the address: they stop the run and blame no item.
+RUN_KINDS = frozenset(
+    {
+        ErrorKind.AUTH,
+        ErrorKind.PERMISSION,
+        ErrorKind.QUOTA,
+        ErrorKind.MODEL_NOT_FOUND,
+        ErrorKind.NOT_AN_API,
+    }
+)
+
+#: One sentence for each kind: what to do about it.
+ADVICE: dict[ErrorKind, str] = {
+    ErrorKind.INVALID_INPUT: "Correct the line in the input and run again with the corrected lines as input.",
+    ErrorKind.DUPLICATE_ID: "Give every line an id of its own; the first line with this id was used.",
+    ErrorKind.DATA_BOUNDARY: "Remove the sensitive data from the item; it was not sent.",
+    ErrorKind.BAD_REQUEST: "Read the provider's message: a parameter or the message list is not accepted there.",
+    ErrorKind.CONTEXT_LENGTH: "Shorten or split the item, or use a model with a longer context.",
+    ErrorKind.CONTENT_FILTER: "The provider's moderation refused this item; rephrase it or leave it out.",
+    ErrorKind.TRUNCATED: "Raise max_tokens (thinking counts too) and run the failure queue again.",
+    ErrorKind.INVALID_OUTPUT: "Look at the answer in provider.body; a clearer prompt or a simpler schema helps most.",
+    ErrorKind.EMPTY_OUTPUT: "Run it again later; with thinking models raise max_tokens.",
+    ErrorKind.TIMEOUT: "Raise retry.attempt_timeout or lower the concurrency, then run the failure queue again.",
+    ErrorKind.NETWORK: "Check the connection to the endpoint, then run the failure queue again.",
+    ErrorKind.RATE_LIMITED: "Lower limits.concurrency or requests_per_minute, then run the failures again.",
+    ErrorKind.SERVER_ERROR: "The provider had trouble; run the failure queue again later.",
+    ErrorKind.INVALID_RESPONSE: "No chat completion came back; run it again, and look at provider.body if it stays.",
+    ErrorKind.AUTH: "Check the key (right variable, right region, not expired), then run again.",
+    ErrorKind.PERMISSION: "This key may not use this model or service; check it in the provider's console.",
+    ErrorKind.QUOTA: "Top up the account or wait for the quota to be renewed, then run again.",
+    ErrorKind.MODEL_NOT_FOUND: "Use a model id that this account lists, spelled as the provider spells it.",
+    ErrorKind.NOT_AN_API: "Check base_url: it must be the API's root as documented, often ending in /v1.",
+}
+
+
+@lru_cache(maxsize=2)
+def _utc_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def utc_now() -> str:
+    """Give the wall-clock time as the records spell it: UTC, milliseconds, a trailing Z."""
+    milliseconds = time.time_ns() // 1_000_000
+    return f"{_utc_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one answer, or of several added up."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add two usages field by field."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+    def as_record(self) -> dict[str, int]:
+        """Give the three numbers that a record carries."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+        }
+
+
+@dataclass(slots=True)
+class Item:
+    """One input record that can be used.
+
+    `raw` is the line as JSON text in UTF-8, exactly as read; `fields` is the same, parsed.
+    """
+
+    id: str
+    line: int
+    raw: bytes
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Request:
+    """The HTTP body for an item, and the fingerprint (hex) of all that a result is made from."""
+
+    body: bytes
+    fingerprint: str
+    messages: list[Any]
+
+
+@dataclass(slots=True)
+class Provider:
+    """What the endpoint sent: status, headers (lower-case names), body as one line of JSON text."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def as_record(self) -> dict[str, Any]:
+        """Give the record's `provider` value; the body goes in as received, not re-serialised."""
+        return {"status": self.status, "headers": self.headers, "body": orjson.Fragment(self.body)}
+
+
+@dataclass(slots=True)
+class Response:
+    """A chat completion that was understood. `text` is None where the answer is tool calls alone."""
+
+    text: str | None
+    reasoning: str | None
+    finish_reason: str | None
+    model: str | None
+    usage: Usage | None
+    provider: Provider
+    warnings: tuple[str, ...] = ()
+
+
+class EndpointError(Exception):
+    """One attempt ended without a usable answer.
+
+    `retry_after_s` is what the server asked for, already bounded; `usage` what the answer cost, if it said so.
+    """
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        code: str | None = None,
+        provider: Provider | None = None,
+        usage: Usage | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.code = code
+        self.provider = provider
+        self.usage = usage
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(slots=True)
+class Extraction:
+    """How the output was found: the structured mode, the method, and the repairs that were needed."""
+
+    mode: str
+    method: str
+    repairs: tuple[str, ...] = ()
+
+    def as_record(self) -> dict[str, Any]:
+        """Give the record's `extraction` value."""
+        return {"mode": self.mode, "method": self.method, "repairs": list(self.repairs)}
+
+
+@dataclass(slots=True)
+class Result:
+    """An item that ended well."""
+
+    item: Item
+    output: Any
+    response: Response
+    usage: Usage | None
+    attempts: int
+    duration_s: float
+    extraction: Extraction | None
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+    finished_at: str = field(default_factory=utc_now)
+
+    def to_json(self) -> bytes:
+        """Give the line of `results.jsonl`, newline included."""
+        response = self.response
+        return orjson.dumps(
+            {
+                "id": self.item.id,
+                "line": self.item.line,
+                "output": self.output,
+                "finish_reason": response.finish_reason,
+                "model": response.model,
+                "usage": self.usage and self.usage.as_record(),
+                "attempts": self.attempts,
+                "duration_s": round(self.duration_s, 3),
+                "finished_at": self.finished_at,
+                "reasoning": response.reasoning,
+                "extraction": self.extraction and self.extraction.as_record(),
+                "fingerprint": self.fingerprint,
+                "warnings": [*response.warnings, *self.warnings],
+                "provider": response.provider.as_record(),
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+
+
+#: The keys of a failure record. An input line with exactly these is the failure queue of another run.
+FAILURE_KEYS = frozenset(
+    {"id", "line", "error", "attempts", "usage", "finished_at", "input", "provider"},
+)
+
+
+@dataclass(slots=True)
+class Failure:
+    """An item that ended badly. `input` is the item as JSON text, exactly as read."""
+
+    id: str
+    line: int
+    kind: ErrorKind
+    message: str
+    input: bytes
+    attempts: int = 0
+    http_status: int | None = None
+    code: str | None = None
+    usage: Usage | None = None
+    provider: Provider | None = None
+    finished_at: str = field(default_factory=utc_now)
+
+    @classmethod
+    def of_item(cls, item: Item, error: EndpointError, *, attempts: int, usage: Usage | None) -> Failure:
+        """Make the failure of an item whose last attempt ended in `error`."""
+        provider = error.provider
+        return cls(
+            id=item.id,
+            line=item.line,
+            kind=error.kind,
+            message=error.message,
+            input=item.raw,
+            attempts=attempts,
+            http_status=provider.status if provider else None,
+            code=error.code,
+            usage=usage,
+            provider=provider,
+        )
+
+    def to_json(self) -> bytes:
+        """Give the line of `failures.jsonl`, newline included."""
+        return orjson.dumps(
+            {
+                "id": self.id,
+                "line": self.line,
+                "error": {
+                    "kind": self.kind,
+                    "message": self.message,
+                    "http_status": self.http_status,
+                    "code": self.code,
+                    "advice": ADVICE[self.kind],
+                },
+                "attempts": self.attempts,
+                "usage": self.usage and self.usage.as_record(),
+                "finished_at": self.finished_at,
+                "input": orjson.Fragment(self.input),
+                "provider": self.provider and self.provider.as_record(),
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )

@@ -1,0 +1,115 @@
+"""The retry layer: whether an attempt that failed is worth another one, and when. The one place that knows tenacity."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tenacity import AsyncRetrying, RetryCallState
+from tenacity.retry import retry_base
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from batchrun.records import TRANSIENT_KINDS, EndpointError, ErrorKind
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable
+
+    from batchrun.job import Retry
+    from batchrun.records import Response
+
+#: An empty answer is paid for; DeepSeek's JSON mode gives one now and then (dialects: 1.4). Tried this often in all.
+_EMPTY_OUTPUT_ATTEMPTS = 3
+
+
+class Retries:
+    """Decides over attempts by the job's `[retry]` section. `rng` draws the jitter, `sleep` waits in seconds."""
+
+    def __init__(self, settings: Retry, rng: random.Random, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._settings = settings
+        self._rng = rng
+        self._sleep = sleep
+
+    def worthwhile(self, error: EndpointError, attempt: int) -> bool:
+        """Tell whether another attempt may succeed after the given attempt (counted from 1) ended in `error`."""
+        if attempt >= self._settings.max_attempts:
+            return False
+        if error.kind is ErrorKind.EMPTY_OUTPUT:
+            return attempt < _EMPTY_OUTPUT_ATTEMPTS
+        return error.kind in TRANSIENT_KINDS
+
+    def wait_s(self, error: EndpointError, attempt: int) -> float:
+        """Give the seconds until the next attempt: exponential with jitter, never less than the server asked for."""
+        settings = self._settings
+        # The exponent is bounded because 2.0**1024 overflows.
+        ceiling = min(settings.wait_max, settings.wait_initial * 2.0 ** min(attempt - 1, 60))
+        backoff = self._rng.uniform(ceiling / 2, ceiling)
+        if error.retry_after_s is None:
+            return backoff
+        # Those whom the server sent away together come back spread over a moment.
+        return error.retry_after_s + self._rng.uniform(0.0, min(1.0, ceiling / 4))
+
+    async def run(
+        self,
+        attempt: Callable[[], Awaitable[Response]],
+        first: EndpointError | None,
+        *,
+        waiting: Callable[[float, EndpointError], None],
+        started_at: float,
+    ) -> Response:
+        """Repeat `attempt` until it succeeds or another is not worthwhile; then raise its last `EndpointError`.
+
+        `first` is the error of the first attempt, if that was made already. `waiting` is told of each wait before
+        it begins. `started_at` is the loop's time when the item was first sent: no attempt begins later than
+        `retry.item_timeout` seconds after it.
+        """
+        done = [first] if first else []
+
+        async def one() -> Response:
+            if done:
+                raise done.pop()
+            return await attempt()
+
+        retrying = AsyncRetrying(
+            retry=_Worthwhile(self),
+            wait=_Wait(self),
+            stop=_TooLate(started_at + self._settings.item_timeout),
+            sleep=self._sleep,
+            before_sleep=lambda state: waiting(state.upcoming_sleep, _error_of(state)),
+            reraise=True,
+        )
+        return await retrying(one)
+
+
+def _error_of(state: RetryCallState) -> EndpointError:
+    error = state.outcome.exception() if state.outcome else None
+    if not isinstance(error, EndpointError):
+        raise TypeError(f"not an attempt's error: {error!r}")
+    return error
+
+
+class _Worthwhile(retry_base):
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        if retry_state.outcome is None or not isinstance(retry_state.outcome.exception(), EndpointError):
+            return False
+        return self._retries.worthwhile(_error_of(retry_state), retry_state.attempt_number)
+
+
+class _Wait(wait_base):
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        return self._retries.wait_s(_error_of(retry_state), retry_state.attempt_number)
+
+
+class _TooLate(stop_base):
+    def __init__(self, latest: float) -> None:
+        self._latest = latest
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return asyncio.get_running_loop().time() + retry_state.upcoming_sleep > self._latest

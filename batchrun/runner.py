@@ -1,0 +1,458 @@
+"""The runner: wires the seven steps of a record's way for one job."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import uuid
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol
+
+from batchrun.endpoint.client import Client
+from batchrun.feed import Feed
+from batchrun.items import ItemReader, expand_inputs
+from batchrun.job import JobError, Percent, as_plain
+from batchrun.output import Judge, Schema
+from batchrun.pace import Pacer, Stopping
+from batchrun.prompts import RequestBuilder, effective_mode
+from batchrun.rate import Rate
+from batchrun.records import (
+    RUN_KINDS,
+    EndpointError,
+    ErrorKind,
+    Failure,
+    Item,
+    Request,
+    Response,
+    Result,
+    Usage,
+    utc_now,
+)
+from batchrun.retry import Retries
+from batchrun.settings import environment, read_key, resolve
+from batchrun.store import RunDirectory
+from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
+from batchrun.version import __version__
+
+if TYPE_CHECKING:
+    from batchrun.job import Job
+
+DEFAULT_CONCURRENCY = 32
+#: After a stop, calls in flight have this long to end; their items stay pending if they do not.
+DRAIN_S = 30.0
+_COUNT_REST_S = 5.0
+_MIN_SAMPLE = 20
+_SLOWEST_SHOWN = 3
+
+
+class Observer(Protocol):
+    """Who is told what happens during a run."""
+
+    def notice(self, event: str, message: str, **fields: Any) -> None:
+        """Take note of an event: its name for machines, words for people, and facts."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """An item under way. `round` counts attempts since the request last changed."""
+
+    item: Item
+    request: Request
+    key: str | None
+    started_at: float
+    attempts: int = 0
+    reasks: int = 0
+    usage: Usage | None = None
+    state: str = "waiting for a slot"
+
+
+class Runner:
+    """Runs one job once. Raises `JobError`, `LockedError` or `StoreError`; every other ending is in the summary."""
+
+    def __init__(
+        self, job: Job, observer: Observer, *, limit: int | None = None, rng: random.Random | None = None
+    ) -> None:
+        variables = environment(job)
+        self.job = job = resolve(job, variables)
+        self.attempts_made = 0
+        self._key = read_key(job.endpoint, variables)
+        self._observer = observer
+        self._limit = limit
+        self._rng = rng or random.Random()
+        self._schema = Schema.load(job.structured.schema) if job.structured.schema else None
+        self._builder = RequestBuilder(job, self._schema.text if self._schema else None)
+        self._judge = Judge(self._schema, effective_mode(job))
+        templated = bool(job.prompt and job.prompt.user)
+        self._reader = ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated)
+        self._concurrency = DEFAULT_CONCURRENCY if job.limits.concurrency == "auto" else job.limits.concurrency
+        self._tally = Tally()
+        self._results_now = self._failures_now = self._skipped = 0
+        self._under_way: dict[int, _Work] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop: Stop | None = None
+        self._begun = self._simulated = False
+        self._warnings: dict[str, int] = {}
+        self.total: int | None = None
+
+    # --- the whole run ---
+
+    async def run(self) -> Summary:
+        """Run the job to its end, or to the stop that comes first."""
+        self._started_at = utc_now()
+        loop = asyncio.get_running_loop()
+        self._start_s = loop.time()
+        self._rate = Rate(self._start_s)
+        self._pacer = Pacer(self._concurrency, self.job.limits.requests_per_minute)
+        self._retries = Retries(self.job.retry, self._rng, self._pacer.sleep)
+        self._waiting_room = asyncio.Semaphore(max(256, 4 * self._concurrency))
+        self._feed = Feed(self._reader, self._limit)
+        async with AsyncExitStack() as stack:
+            self._store = RunDirectory(self.job.output)
+            stack.callback(self._store.close)
+            self._run_id = str(self._store.manifest().get("run_id") or uuid.uuid4())
+            base_url = await self._base_url(stack)
+            self._client = await stack.enter_async_context(
+                Client(base_url, self._key, attempt_timeout_s=self.job.retry.attempt_timeout)
+            )
+            stack.push_async_callback(self._feed.close)
+            deadline = self.job.budget.deadline
+            if deadline is not None:
+                words = f"the deadline of {deadline:g} s was reached"
+                timer = loop.call_later(deadline, self.stop, Stop(StopCause.DEADLINE, words))
+                stack.callback(timer.cancel)
+            await self._work_and_write()
+            summary = await self._summary()
+            if self._begun:
+                self._store.save_manifest(self._manifest(summary))
+        return summary
+
+    async def _base_url(self, stack: AsyncExitStack) -> str:
+        endpoint = self.job.endpoint
+        if endpoint.base_url:
+            return endpoint.base_url
+        from batchrun.simulator import SettingsError, Simulator, SimulatorSettings
+
+        options = self.job.simulator
+        try:
+            settings = SimulatorSettings(
+                dialect=str(endpoint.simulate), latency_s=options.latency, jitter_s=options.jitter,
+                requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute,
+                max_concurrency=options.max_concurrency, faults=options.faults, seed=options.seed,
+            )  # fmt: skip
+            simulator = await stack.enter_async_context(Simulator(settings))
+        except SettingsError as error:
+            raise JobError(f"simulated provider: {error}") from error
+        return str(simulator.base_url)
+
+    async def _work_and_write(self) -> None:
+        writer = asyncio.create_task(self._store.write())
+        writer.add_done_callback(self._writer_ended)
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for _ in range(self._concurrency):
+                    self._spawn(self._worker())
+        finally:
+            self._store.finish()
+            await writer
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._group.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
+        if not writer.cancelled() and writer.exception() is not None:
+            self.abort()
+
+    # --- stopping ---
+
+    def stop(self, stop: Stop) -> None:
+        """Send nothing more and let the calls in flight end, for `DRAIN_S` seconds at most. The first stop counts."""
+        if self._stop is not None:
+            return
+        self._stop = stop
+        self._pacer.stop()
+        self._feed.stop()
+        asyncio.get_running_loop().call_later(DRAIN_S, self.abort)
+        fields = {"cause": stop.cause.word, "kind": stop.kind, "in_flight": self._in_flight()}
+        self._observer.notice("stopping", f"{stop.message}; waiting for {self._in_flight()} calls in flight", **fields)
+
+    def interrupt(self, cause: StopCause) -> None:
+        """Stop for a signal; the second one ends the calls in flight at once."""
+        if self._stop is None:
+            self.stop(Stop(cause, f"{cause.name} received"))
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """End everything under way; what was answered is still written."""
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    # --- one item ---
+
+    async def _worker(self) -> None:
+        while True:
+            if self._store.is_behind:
+                await self._store.room()
+            entry = await self._feed.next()
+            if entry is None:
+                self._input_ended()
+                return
+            if self._store.is_finished(entry):
+                self._skipped += 1
+                continue
+            if not self._begun:
+                self._begin()
+            made = self._builder.build(entry) if isinstance(entry, Item) else entry
+            if isinstance(made, Failure):
+                self._fail(made)
+                continue
+            try:
+                await self._first(self._work(entry, made))
+            except Stopping:
+                return
+
+    def _work(self, item: Any, request: Request) -> _Work:
+        work = _Work(item, request, self._idempotency_key(item, request), asyncio.get_running_loop().time())
+        self._under_way[id(work)] = work
+        return work
+
+    async def _first(self, work: _Work) -> None:
+        """Make an item's first attempt in the worker itself; what needs more goes on in a task of its own."""
+        error: EndpointError | None = None
+        over = False
+        try:
+            response = await self._attempt(work)
+            over = self._conclude(work, response)
+        except EndpointError as caught:
+            error = caught
+            over = not self._retries.worthwhile(error, 1) and self._give_up(work, error)
+        except BaseException:
+            over = True
+            raise
+        finally:
+            if over:
+                del self._under_way[id(work)]
+        if not over:
+            await self._waiting_room.acquire()
+            self._spawn(self._follow(work, error))
+
+    async def _follow(self, work: _Work, error: EndpointError | None) -> None:
+        """Take an item through its further attempts and re-asks; it holds a slot only while it is being sent."""
+        over = False
+        try:
+            while not over:
+                response = await self._retries.run(
+                    lambda: self._attempt(work), error, waiting=self._waits(work), started_at=work.started_at
+                )
+                error = None
+                over = self._conclude(work, response)
+        except EndpointError as last:
+            self._give_up(work, last)
+        except Stopping:
+            return
+        finally:
+            self._waiting_room.release()
+            del self._under_way[id(work)]
+
+    def _waits(self, work: _Work) -> Any:
+        def waiting(seconds: float, error: EndpointError) -> None:
+            self._tally.retries += 1
+            work.state = f"{error.kind}, next attempt after {seconds:.1f} s"
+
+        return waiting
+
+    async def _attempt(self, work: _Work) -> Response:
+        """Admit, send, settle."""
+        await self._pacer.admit()
+        try:
+            work.attempts += 1
+            work.state = "sent"
+            self.attempts_made = self._tally.attempts = self._tally.attempts + 1
+            response = await self._client.chat(work.request.body, work.key)
+        except EndpointError as error:
+            self._tally.failed_attempts[error.kind] += 1
+            self._count_usage(work, error.usage)
+            if error.kind is ErrorKind.RATE_LIMITED and error.retry_after_s is not None:
+                self._pacer.pause(error.retry_after_s)
+            raise
+        finally:
+            self._pacer.release()
+        self._count_usage(work, response.usage)
+        self._tally.answered += 1
+        return response
+
+    def _conclude(self, work: _Work, response: Response) -> bool:
+        """Judge a response and record what it is; False if it goes back to the model once more."""
+        if "x-simulated" in response.provider.headers:
+            self._simulated = True
+        verdict = self._judge.judge(response.text)
+        if verdict.problem is None:
+            self._succeed(work, response, verdict.value, verdict.extraction)
+            return True
+        if work.reasks < self.job.structured.reask and response.text is not None:
+            work.reasks += 1
+            self._tally.reasks += 1
+            work.request = self._builder.reask(work.request, response.text, verdict.problem)
+            work.key = self._idempotency_key(work.item, work.request)
+            return False
+        error = EndpointError(ErrorKind.INVALID_OUTPUT, verdict.problem, provider=response.provider)
+        self._give_up(work, error)
+        return True
+
+    def _succeed(self, work: _Work, response: Response, output: Any, extraction: Any) -> None:
+        for warning in response.warnings:
+            self._warnings[warning] = self._warnings.get(warning, 0) + 1
+        self._results_now += 1
+        self._rate.add(1, 0)
+        duration = asyncio.get_running_loop().time() - work.started_at
+        fingerprint = work.request.fingerprint
+        self._store.add_result(
+            Result(work.item, output, response, work.usage, work.attempts, duration, extraction, fingerprint)
+        )
+
+    def _give_up(self, work: _Work, error: EndpointError) -> bool:
+        """Record an item's failure; if the fault is the key's, the account's or the address's, stop the run instead."""
+        if error.kind in RUN_KINDS:
+            self.stop(Stop(StopCause.ENDPOINT, error.message, error.kind))
+        else:
+            self._fail(Failure.of_item(work.item, error, attempts=work.attempts, usage=work.usage))
+        return True
+
+    def _fail(self, failure: Failure) -> None:
+        self._failures_now += 1
+        self._rate.add(1, 0)
+        self._store.add_failure(failure)
+        most = self.job.budget.max_failures
+        if most is None:
+            return
+        finished = self._results_now + self._failures_now
+        if isinstance(most, Percent):
+            reached = finished >= _MIN_SAMPLE and self._failures_now * 100 > most.value * finished
+        else:
+            reached = self._failures_now > most
+        if reached:
+            self.stop(Stop(StopCause.MAX_FAILURES, f"more than {most} failures (budget.max_failures)"))
+
+    def _count_usage(self, work: _Work, usage: Usage | None) -> None:
+        if usage is not None:
+            work.usage = usage if work.usage is None else work.usage + usage
+            self._tally.usage += usage
+            self._rate.add(0, usage.total_tokens)
+
+    def _idempotency_key(self, item: Item, request: Request) -> str | None:
+        """Give a key that is the same for every attempt of this request, and no other's."""
+        if not self.job.endpoint.idempotency_key:
+            return None
+        return blake2b(f"{self._run_id}\n{item.id}\n{request.fingerprint}".encode(), digest_size=16).hexdigest()
+
+    def _input_ended(self) -> None:
+        if self._feed.error is not None:
+            self.stop(Stop(StopCause.INPUT, str(self._feed.error)))
+
+    # --- accounts ---
+
+    def _in_flight(self) -> int:
+        return sum(work.state == "sent" for work in self._under_way.values())
+
+    def snapshot(self) -> Snapshot:
+        """Tell how the run stands now."""
+        now = asyncio.get_running_loop().time()
+        done_now = self._results_now + self._failures_now
+        done = self._skipped + done_now
+        reading = not self._feed.ended
+        total = self.total if reading else self._feed.given
+        under_way = sorted(self._under_way.values(), key=lambda work: work.started_at)
+        in_flight = self._in_flight()
+        rate = self._rate.at(now)
+        # Once nothing is left to read, the last items are shown one by one; a number would only pretend.
+        eta = (total - done) / rate.items_per_s if reading and total and rate.items_per_s > 0 else None
+        return Snapshot(
+            total=total, done=done, results=self._results_now, failures=self._failures_now,
+            retries=self._tally.retries, in_flight=in_flight, waiting=len(under_way) - in_flight, reading=reading,
+            requests_per_minute=rate.items_per_s * 60, tokens_per_minute=rate.tokens_per_s * 60, eta_s=eta,
+            paused_s=self._pacer.paused_for(),
+            slowest=tuple(
+                InFlight(work.item.id, now - work.started_at, work.state, work.attempts)
+                for work in under_way[:_SLOWEST_SHOWN]
+            ),
+        )  # fmt: skip
+
+    async def _summary(self) -> Summary:
+        pending: int | None = self._feed.given - self._skipped - self._results_now - self._failures_now
+        if self._stop is not None:
+            rest = await self._feed.count_rest(lambda entry: not self._store.is_finished(entry), _COUNT_REST_S)
+            pending = None if rest is None or pending is None else pending + rest
+        price = self.job.price
+        return Summary(
+            output=self.job.output, results=self._store.results, failures=self._store.failures, pending=pending,
+            failures_by_kind=dict(self._store.failure_kinds), results_now=self._results_now,
+            failures_now=self._failures_now, tally=self._tally, started_at=self._started_at, finished_at=utc_now(),
+            duration_s=asyncio.get_running_loop().time() - self._start_s, simulated=self._simulated,
+            stop=self._final_stop(), cost=cost_of(self._tally.usage, price) if price else None,
+            currency=price.currency if price else None,
+            warnings=tuple(f"{warning} ({count} items)" for warning, count in sorted(self._warnings.items())),
+        )  # fmt: skip
+
+    def _final_stop(self) -> Stop | None:
+        """Give the stop, with the exit code that fits an input that broke before anything was sent."""
+        if self._stop and self._stop.cause is StopCause.INPUT and not self.attempts_made:
+            return replace(self._stop, cause=StopCause.INPUT_UNSENT)
+        return self._stop
+
+    def _begin(self) -> None:
+        """Say in the manifest that there is something to do, before anything is sent."""
+        self._begun = True
+        self._store.save_manifest(self._manifest(None))
+
+    def _manifest(self, summary: Summary | None) -> dict[str, Any]:
+        job = self.job
+        return {
+            "batchrun": __version__,
+            "run_id": self._run_id,
+            "state": "running" if summary is None else "stopped" if summary.stop else "finished",
+            "started_at": self._started_at,
+            "job_file": str(job.path) if job.path else None,
+            "job": as_plain(replace(job, path=None)),
+            "data_boundary": {"classification": job.data_boundary.classification, "scanned": False},
+            "input": [as_plain(file) for file in self._reader.files],
+            "versions": {"python": sys.version.split()[0], "batchrun": __version__},
+            "summary": summary and summary.as_dict(),
+        }
+
+
+async def run_async(job: Job, *, observer: Observer | None = None, limit: int | None = None) -> Summary:
+    """Run a job within a running event loop and give its summary.
+
+    A job that ends with failures, at a limit or because the endpoint said stop ends normally: see
+    `Summary.exit_code` and `Summary.stop`. `limit` runs the first items only. Raises `JobError` if the job, its
+    input or its schema cannot be used, `LockedError` if another run holds the output folder, `StoreError` if that
+    folder cannot be written.
+    """
+    return await Runner(job, observer or Silence(), limit=limit).run()
+
+
+def run(job: Job, *, observer: Observer | None = None, limit: int | None = None) -> Summary:
+    """Run a job and wait for its end; `run_async` for callers without an event loop of their own."""
+    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+        return runner.run(run_async(job, observer=observer, limit=limit))
+
+
+def event_loop_factory() -> Any:
+    """Give uvloop's event loop where it is installed, else None for asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+class Silence:
+    """An observer that takes no note."""
+
+    def notice(self, event: str, message: str, **fields: Any) -> None:
+        """Do nothing."""

@@ -1,0 +1,6 @@
+"""The run directory: the one room that opens files in it."""
+
+from batchrun.store.files import StoreError
+from batchrun.store.rundir import LockedError, RunDirectory
+
+__all__ = ["LockedError", "RunDirectory", "StoreError"]

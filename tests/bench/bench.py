@@ -1,0 +1,166 @@
+"""batchrun against a bare aiohttp loop: throughput, latency-bound efficiency, memory, start-up.
+
+    python tests/bench/bench.py [throughput] [latency] [memory] [startup] [--items N] [--rounds N]
+
+Server and client are separate processes; each figure is a ratio of two measurements of one run, taken in turn,
+median of the rounds. Without names all are measured. Needs the package installed beside this Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+SYSTEM = "你是一名严谨的数据标注员。"
+TEXT = "第{number}条评论：物流很快，包装完好，就是价格比上次贵了一点，总体满意，还会再来。"
+
+
+@contextmanager
+def stub(delay: float = 0.0) -> Iterator[str]:
+    """Run the stub endpoint in a process of its own; give its base URL."""
+    command = [sys.executable, str(HERE / "stub.py"), "--delay", str(delay)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def write_inputs(folder: Path, items: int) -> tuple[Path, Path]:
+    """Write an input file, and the bodies that the same items come to."""
+    inputs, bodies = folder / f"in-{items}.jsonl", folder / f"bodies-{items}.jsonl"
+    if not inputs.exists():
+        with inputs.open("w", encoding="utf-8") as lines, bodies.open("w", encoding="utf-8") as ready:
+            for number in range(items):
+                text = TEXT.format(number=number) * 3
+                lines.write(json.dumps({"id": f"r-{number}", "text": text}, ensure_ascii=False) + "\n")
+                messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"请分析：{text}"}]
+                ready.write(json.dumps({"model": "m", "messages": messages}, ensure_ascii=False) + "\n")
+    return inputs, bodies
+
+
+def run_batchrun(url: str, inputs: Path, output: Path, concurrency: int) -> dict[str, float]:
+    """Run the installed command; give its own wall time, its CPU time and its peak memory."""
+    shutil.rmtree(output, ignore_errors=True)
+    command = [
+        sys.executable, "-m", "batchrun", "run", "-i", str(inputs), "-o", str(output), "--base-url", url, "-m", "m",
+        "--system", SYSTEM, "--prompt", "请分析：{{ text }}", "--concurrency", str(concurrency), "-q", "--json",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OPENAI_API_KEY": "sk-bench"})
+    assert process.stdout is not None
+    summary = json.loads(process.stdout.read())
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"batchrun ended with {os.waitstatus_to_exitcode(status)}: {summary['stopped']}")
+    return {
+        "items": summary["counts"]["results"],
+        "wall_s": summary["timing"]["duration_s"],
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_mb": usage.ru_maxrss / 1024,
+    }
+
+
+def run_bare(url: str, bodies: Path, concurrency: int) -> dict[str, float]:
+    """Run the yardstick in a process of its own."""
+    command = [sys.executable, str(HERE / "bare.py"), url, str(bodies), str(concurrency)]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return found
+
+
+def throughput(folder: Path, items: int, rounds: int) -> None:
+    """Requests a second with everything on, against the bare loop."""
+    inputs, bodies = write_inputs(folder, items)
+    for concurrency in (64, 500):
+        ratios, cpu = [], []
+        with stub() as url:
+            for _ in range(rounds):
+                bare = run_bare(url, bodies, concurrency)
+                ours = run_batchrun(url, inputs, folder / "out", concurrency)
+                ratios.append(bare["wall_s"] / ours["wall_s"])
+                cpu.append((bare["cpu_s"], ours["cpu_s"]))
+        show(f"throughput, concurrency {concurrency}", ratios, "of the bare loop")
+        per = [statistics.median(one[side] for one in cpu) / items * 1e6 for side in (0, 1)]
+        print(f"{'':34}CPU a request: bare {per[0]:.0f} µs, batchrun {per[1]:.0f} µs (its start included)")
+
+
+def latency(folder: Path, rounds: int) -> None:
+    """How near a run that only waits comes to concurrency ÷ latency."""
+    delay, concurrency = 0.2, 500
+    items = 50_000
+    inputs, bodies = write_inputs(folder, items)
+    ideal = items / (concurrency / delay)
+    with stub(delay) as url:
+        ours = [ideal / run_batchrun(url, inputs, folder / "out", concurrency)["wall_s"] for _ in range(rounds)]
+        bare = [ideal / run_bare(url, bodies, concurrency)["wall_s"] for _ in range(rounds)]
+    show("latency 200 ms, concurrency 500", ours, "of concurrency ÷ latency")
+    show("  the bare loop", bare, "of concurrency ÷ latency")
+
+
+def memory(folder: Path) -> None:
+    """Peak memory of a long run against a short one."""
+    peaks = {}
+    with stub() as url:
+        for items in (10_000, 1_000_000):
+            inputs, _ = write_inputs(folder, items)
+            peaks[items] = run_batchrun(url, inputs, folder / "out", 64)["peak_mb"]
+            inputs.unlink()
+    print(f"{'memory, 10,000 items':34}{peaks[10_000]:.0f} MB")
+    print(f"{'memory, 1,000,000 items':34}{peaks[1_000_000]:.0f} MB ({peaks[1_000_000] - peaks[10_000]:+.0f} MB)")
+
+
+def startup(rounds: int) -> None:
+    """CPU time of `batchrun --help`, against Python's own start."""
+    times: dict[str, list[float]] = {"help": [], "python": []}
+    for _ in range(max(5, rounds)):
+        for name, arguments in (("help", ["-m", "batchrun", "--help"]), ("python", ["-c", "pass"])):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    help_s, python_s = statistics.median(times["help"]), statistics.median(times["python"])
+    print(f"{'batchrun --help':34}{help_s * 1000:.0f} ms of CPU (Python alone: {python_s * 1000:.0f} ms)")
+
+
+def show(name: str, ratios: list[float], unit: str) -> None:
+    """Print a figure: the median, and how far the rounds lie apart."""
+    print(f"{name:34}{statistics.median(ratios):.2f} {unit} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=[], metavar="NAME")
+    parser.add_argument("--items", type=int, default=50_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    names = options.names or ["throughput", "latency", "memory", "startup"]
+    print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if "throughput" in names:
+            throughput(folder, options.items, options.rounds)
+        if "latency" in names:
+            latency(folder, min(3, options.rounds))
+        if "memory" in names:
+            memory(folder)
+        if "startup" in names:
+            startup(options.rounds)
+
+
+if __name__ == "__main__":
+    main()
