@@ -252,6 +252,8 @@ class Simulator:
         most = self._settings.max_concurrency
         if most is not None and self._admitted >= most:
             raise Refused(Problem.CONCURRENCY, retry_after_s=1.0, model=model, limit=most)
+        if not self._limits.active:
+            return
         over = self._limits.admit(answer.completion.prompt_tokens + answer.completion.completion_tokens)
         if over is not None:
             raise Refused(

@@ -1,0 +1,90 @@
+"""What the tests share: the installed command as a real process, and a simulated provider as another."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Give standard output, which must be one JSON value."""
+        return json.loads(self.out)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Give a bare environment, as cron does: no key, no proxy, no locale, no colours."""
+    return {"PATH": os.environ["PATH"], **variables}
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON Lines file; every line must be whole."""
+    data = path.read_bytes()
+    assert not data or data.endswith(b"\n"), f"{path} has a torn last line"
+    return [json.loads(line) for line in data.split(b"\n")[:-1]]
+
+
+def write_lines(path: Path, *items: Any) -> Path:
+    """Write items as JSON Lines; bytes go in as they are."""
+    lines = [
+        item if isinstance(item, bytes) else json.dumps(item, ensure_ascii=False).encode() for item in items
+    ]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def batchrun(tmp_path: Path) -> Callable[..., Ended]:
+    """Run the command in a process of its own, in an empty folder, and give how it ended."""
+
+    def call(*arguments: object, stdin: bytes | None = None, cwd: Path = tmp_path, **variables: str) -> Ended:
+        process = subprocess.run(
+            [sys.executable, "-m", "batchrun", *map(str, arguments)],
+            input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL, capture_output=True, cwd=cwd,
+            env=environment(**variables), timeout=60, check=False,
+        )  # fmt: skip
+        return Ended(process.returncode, process.stdout.decode(), process.stderr.decode())
+
+    return call
+
+
+@pytest.fixture
+def simulator() -> Iterator[Callable[..., str]]:
+    """Start simulated providers in processes of their own; each call gives a base URL."""
+    processes = []
+
+    def start(*flags: object) -> str:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "batchrun", "simulate", "--port", "0", *map(str, flags)],
+            stdout=subprocess.PIPE, env=environment(), text=True,
+        )  # fmt: skip
+        processes.append(process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert "http://" in line, f"the simulated provider did not start: {line!r}"
+        return next(word for word in line.split() if word.startswith("http://"))
+
+    yield start
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.communicate(timeout=10)
