@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from batchrun.records import ErrorKind
     from batchrun.runner import run, run_async
-    from batchrun.store import LockedError, StoreError
+    from batchrun.store import LockedError, StoreError, read_records
     from batchrun.summary import Stop, StopCause, Summary
 
 _HOMES = {
@@ -38,13 +38,13 @@ _HOMES = {
     ),
     "batchrun.records": ("ErrorKind",),
     "batchrun.runner": ("run", "run_async"),
-    "batchrun.store": ("LockedError", "StoreError"),
+    "batchrun.store": ("LockedError", "StoreError", "read_records"),
     "batchrun.summary": ("Stop", "StopCause", "Summary"),
 }  # fmt: skip
 
 __all__ = [
     "Budget", "DataBoundary", "Endpoint", "ErrorKind", "Job", "JobError", "Limits", "LockedError", "Percent", "Price",
-    "Prompt", "Retry", "SimulatorOptions", "Stop", "StopCause", "StoreError", "Structured", "Summary", "__version__",
+    "Prompt", "Retry", "SimulatorOptions", "Stop", "StopCause", "StoreError", "Structured", "Summary", "__version__", "read_records",
     "run", "run_async",
 ]  # fmt: skip
 

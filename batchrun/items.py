@@ -7,9 +7,11 @@ import glob
 import gzip
 import io
 import json
+import os
+import select
 import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -48,7 +50,7 @@ def expand_inputs(patterns: Sequence[str]) -> list[str]:
     paths: dict[str, None] = {}
     problems = []
     for pattern in patterns:
-        if pattern == "-" or Path(pattern).exists():
+        if pattern == "-" or os.path.exists(pattern):  # noqa: PTH110 - Path.exists raises where it may not look
             found = [pattern]
         else:
             found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - patterns may be absolute
@@ -80,7 +82,7 @@ def _unreadable(path: Path) -> list[str]:
 
 
 def _utf16(path: str, start: bytes) -> list[str]:
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or start[:4] in (b"{\x00", b"\x00{"):
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{"):
         return [f"input: {path}: is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8"]
     return []
 
@@ -126,14 +128,17 @@ class ItemReader:
         if length > MAX_LINE_BYTES:
             kept = f"its first {len(text)} are kept here"
             message = f"line {number}: has {length} bytes; at most {MAX_LINE_BYTES} are read ({kept})"
-            return _unusable(number, message, text)
-        read = parse_line(text, number, encoding=self._encoding, templated=self._templated)
+            read: Item | Failure = _unusable(number, message, text)
+        else:
+            read = parse_line(text, number, encoding=self._encoding, templated=self._templated)
+        first = self._seen.add(read.id, number)
+        if first is None:
+            return read
+        message = f"line {number}: the id {read.id!r} was used before, on line {first}"
         if isinstance(read, Item):
-            first = self._seen.add(read.id, number)
-            if first is not None:
-                message = f"line {number}: the id {read.id!r} was used before, on line {first}"
-                return Failure(read.id, number, ErrorKind.DUPLICATE_ID, message, read.raw)
-        return read
+            return Failure(read.id, number, ErrorKind.DUPLICATE_ID, message, read.raw)
+        # A record of its own all the same: an unusable line that shared an item's id would stand for the item.
+        return Failure(read.id, number, ErrorKind.DUPLICATE_ID, f"{message}; {read.message}", read.input)
 
     def _read(self) -> Iterator[list[Line]]:
         for path in self._paths:
@@ -159,7 +164,7 @@ class ItemReader:
 def parse_line(text: bytes, line: int, *, encoding: str = "utf-8", templated: bool = False) -> Item | Failure:
     """Make an item of one line, or the `invalid_input` failure that says what is wrong with it."""
     try:
-        if encoding not in ("utf-8", "utf8"):
+        if encoding not in ("utf-8", "utf8") and not _is_requeued(text):
             text = text.decode(encoding).encode()
         raw = text.strip(b" \t\r\n")
         value = _loads(raw)
@@ -171,8 +176,9 @@ def parse_line(text: bytes, line: int, *, encoding: str = "utf-8", templated: bo
         if not templated:
             _check_form(value)
     except UnicodeDecodeError as error:
-        found = text[error.start : error.start + 1].hex().upper()
-        message = f"line {line}: not valid {encoding}: byte {found} at offset {error.start}"
+        found = error.object[error.start : error.start + 1]
+        offset = error.start + text.find(error.object)  # what was decoded may lack the blanks around it
+        message = f"line {line}: not valid {encoding}: byte {found.hex().upper()} at offset {offset}"
         return _unusable(line, message, text)
     except (_LineError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
@@ -284,16 +290,39 @@ def _check_messages(messages: object, key: str) -> None:
             raise _LineError(f'{key}[{number}]: expected an object with "role" and "content"')
 
 
+def _is_requeued(text: bytes) -> bool:
+    """Tell whether a line is of a failure queue, which is UTF-8 whatever the encoding of the job is."""
+    if not all(b'"%s"' % key.encode() in text for key in FAILURE_KEYS):
+        return False
+    try:
+        value = _loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.keys() == FAILURE_KEYS
+
+
 def _requeued(record: dict[str, Any], line: int, *, templated: bool) -> Item | Failure:
     """Take the item out of a line of another run's failure queue; it keeps the id that it had there."""
+    item_id = _id_of(record, line)
     held = record["input"]
-    if isinstance(held, dict) and held.keys() <= {"raw", "raw_base64"} and isinstance(held.get("raw"), str):
+    if _is_raw(held) and _was_unusable(record):
         in_base64 = held.get("raw_base64")
         text = base64.b64decode(in_base64) if isinstance(in_base64, str) else held["raw"].encode()
     else:
         text = _dumps(held)
     read = parse_line(text, line, templated=templated)
-    return Item(str(record["id"]), line, read.raw, read.fields) if isinstance(read, Item) else read
+    return replace(read, id=item_id)
+
+
+def _is_raw(held: object) -> bool:
+    return isinstance(held, dict) and held.keys() <= {"raw", "raw_base64"} and isinstance(held.get("raw"), str)
+
+
+def _was_unusable(record: dict[str, Any]) -> bool:
+    """Tell whether a failure is that of a line, not of an item whose own field is called `raw`."""
+    error = record["error"]
+    kind = error.get("kind") if isinstance(error, dict) else None
+    return kind in (ErrorKind.INVALID_INPUT, ErrorKind.DUPLICATE_ID) and record["attempts"] == 0
 
 
 def _dumps(value: object) -> bytes:
@@ -360,7 +389,8 @@ class _Hashed(io.RawIOBase):
         return len(data)
 
     def _take(self, size: int) -> bytes:
-        data = self._file.read(size) or b""
+        while (data := self._file.read(size)) is None:  # standard input may be set not to block
+            select.select([self._file], [], [])
         self._digest.update(data)
         self.size += len(data)
         return data

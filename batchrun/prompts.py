@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -12,7 +13,7 @@ from batchrun.job import JobError
 from batchrun.records import ErrorKind, Failure, Item, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jinja2 import Template
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 SCHEMA_INSTRUCTION = (
     "只输出一个符合下面 JSON Schema 的 JSON 值，不要输出解释、Markdown 标记或其他任何文字。\nJSON Schema:\n"
 )
+_VARIABLE = re.compile(r"\{\{[ \t]*([^\W\d]\w*)[ \t]*\}\}")
 #: What goes back with an invalid output.
 REASK_INSTRUCTION = "上面的输出不能使用：{reason}\n请重新输出，只输出一个符合要求的 JSON 值，不要输出其他任何文字。"
 
@@ -66,14 +68,19 @@ class RequestBuilder:
     def _request(self, body: dict[str, Any]) -> Request:
         try:
             text = orjson.dumps(body)
-        except TypeError:  # whole numbers over 64 bits, which the fast writer refuses
-            text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        except TypeError:  # whole numbers over 64 bits and deep nesting, which the fast writer refuses
+            try:
+                text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+            except UnicodeEncodeError as error:  # a template made half a character
+                raise _PromptError(f"the request holds a lone surrogate, {error.object[error.start]!a}") from error
         hashed = blake2b(text, digest_size=16)
         hashed.update(self._salt)
         return Request(text, hashed.hexdigest(), body["messages"])
 
     def _body(self, item: Item) -> dict[str, Any]:
-        own = {} if self._user else item.fields.get("body") or {}
+        # `parse_line` takes an item for a Batch line only where it has no prompt and no messages of its own.
+        is_batch_line = not (self._user or "prompt" in item.fields or "messages" in item.fields)
+        own = item.fields["body"] if is_batch_line else {}
         messages = self._messages(item, own)
         model = own.get("model") or self._model
         if model is None:
@@ -135,7 +142,7 @@ class _Template:
         from jinja2 import meta
 
         self._name = name
-        environment = _environment()
+        environment = _environment("\r\n" if "\r\n" in source else "\n")
         try:
             template: Template = environment.from_string(source)
             self._names = sorted(meta.find_undeclared_variables(environment.parse(source)))
@@ -143,10 +150,12 @@ class _Template:
             place = f"{job.path}: " if job.path else ""
             raise JobError(f"{place}{name}, line {error.lineno} of the template: {error.message}") from error
         # `Template.render` copies the globals for every call, which costs more than the rendering itself.
-        self._context = lambda values: environment.context_class(environment, values, template.name, template.blocks)
+        self._context: Callable[[dict[str, Any]], Any] = lambda values: environment.context_class(
+            environment, values, template.name, template.blocks
+        )
         self._globals = dict(environment.globals)
-        self._render = template.root_render_func
-        self._constant = source if not any(mark in source for mark in ("{{", "{%", "{#")) else None
+        self._render: Callable[[Any], Any] = template.root_render_func
+        self._plain = _plain_parts(source)
         self._undefined = jinja2.UndefinedError
         # What a template can raise while it runs: the sandbox's refusals and the arithmetic of its expressions.
         self._errors = (
@@ -154,8 +163,10 @@ class _Template:
         )  # fmt: skip
 
     def render(self, fields: Mapping[str, Any]) -> str:
-        if self._constant is not None:
-            return self._constant
+        if self._plain is not None:
+            texts = [fields.get(part) if number % 2 else part for number, part in enumerate(self._plain)]
+            if all(isinstance(text, str) for text in texts):
+                return "".join(texts)  # type: ignore[arg-type] # all are str, mypy does not see it
         try:
             return "".join(self._render(self._context({**self._globals, "item": fields, **fields})))
         except _NullError as error:
@@ -175,29 +186,47 @@ class _Template:
             raise _PromptError(f"the template {self._name} failed: {error}") from error
 
 
+def _plain_parts(source: str) -> list[str] | None:
+    """Split a template of nothing but text and `{{ name }}` into text, name, text, …; None for any other.
+
+    Such a template, given texts, needs no Jinja, which takes ten times as long.
+    """
+    parts = _VARIABLE.split(source)
+    if any(mark in text for text in parts[::2] for mark in ("{{", "}}", "{%", "%}", "{#", "#}")):
+        return None
+    return None if {"item", "true", "false", "none", "True", "False", "None"} & set(parts[1::2]) else parts
+
+
 class _NullError(Exception):
     """A template put null into a prompt."""
 
 
-def _environment() -> Any:
+def _environment(newline: Literal["\n", "\r\n"]) -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # No HTML escaping: prompts are text. A template's own line ends stay as they are.
     environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=_finalize
-    )
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, newline_sequence=newline,
+        finalize=_finalize,
+    )  # fmt: skip
     environment.filters["tojson"] = _to_json
     return environment
 
 
 def _finalize(value: Any) -> Any:
     """Write what is no text as JSON, not as Python spells it."""
+    from jinja2 import Undefined
+
     if isinstance(value, str):
         return value
     if value is None:
         raise _NullError
-    return _to_json(value) if isinstance(value, dict | list | bool) else value
+    if isinstance(value, dict | list | tuple | bool):
+        return _to_json(value)
+    if isinstance(value, int | float | Undefined):  # undefined: raises with its own words when it is written
+        return value
+    raise TypeError(f"an expression gives a {type(value).__name__}, which is no text (is () or | list missing?)")
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:

@@ -116,6 +116,14 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
         )
 
+    def add(self, other: Usage) -> None:
+        """Add another usage to this one."""
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.total_tokens += other.total_tokens
+        self.cached_tokens += other.cached_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+
     def as_record(self) -> dict[str, int]:
         """Give the three numbers that a record carries."""
         return {

@@ -341,7 +341,7 @@ class Runner:
     def _count_usage(self, work: _Work, usage: Usage | None) -> None:
         if usage is not None:
             work.usage = usage if work.usage is None else work.usage + usage
-            self._tally.usage += usage
+            self._tally.usage.add(usage)
             self._rate.add(0, usage.total_tokens)
 
     def _idempotency_key(self, item: Item, request: Request) -> str | None:

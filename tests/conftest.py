@@ -45,9 +45,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def write_lines(path: Path, *items: Any) -> Path:
     """Write items as JSON Lines; bytes go in as they are."""
-    lines = [
-        item if isinstance(item, bytes) else json.dumps(item, ensure_ascii=False).encode() for item in items
-    ]
+    lines = [item if isinstance(item, bytes) else json.dumps(item, ensure_ascii=False).encode() for item in items]
     path.write_bytes(b"".join(line + b"\n" for line in lines))
     return path
 

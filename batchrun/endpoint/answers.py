@@ -182,11 +182,10 @@ def read_usage(value: Any) -> Usage | None:
     completion_details = value.get("completion_tokens_details")
     prompt = _count(value, "prompt_tokens")
     completion = _count(value, "completion_tokens")
-    cached = (
-        (_count(prompt_details, "cached_tokens") if prompt_details else 0)
-        or _count(value, "cached_tokens")
-        or _count(value, "prompt_cache_hit_tokens")
-    )
+    cached = _count(prompt_details, "cached_tokens") if prompt_details else 0
+    for key in ("cached_tokens", "prompt_cache_hit_tokens"):
+        if not cached and key in value:
+            cached = _count(value, key)
     reasoning = _count(completion_details, "reasoning_tokens") if completion_details else 0
     return Usage(prompt, completion, _count(value, "total_tokens") or prompt + completion, cached, reasoning)
 

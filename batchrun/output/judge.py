@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FENCE = re.compile(r"\A\s*```[A-Za-z0-9_-]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*```\s*\Z", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
     """Either a value and how it was found, or what is wrong with the text (for people and for the model)."""
 

@@ -89,9 +89,7 @@ def parse(body: bytes) -> ChatRequest:
     try:
         return _check(data)
     except orjson.JSONEncodeError:  # what can be read is not always shallow enough to be written
-        raise Refused(
-            Problem.BAD_REQUEST, detail="The JSON body of your request is nested too deeply."
-        ) from None
+        raise Refused(Problem.BAD_REQUEST, detail="The JSON body of your request is nested too deeply.") from None
 
 
 def _check(data: dict[str, Any]) -> ChatRequest:
@@ -110,9 +108,7 @@ def _check(data: dict[str, Any]) -> ChatRequest:
         raise Refused(Problem.INVALID_VALUE, "stream_options", detail=detail)
     stops = data.get("stop") or ()
     return ChatRequest(
-        key=blake2b(
-            orjson.dumps(data["messages"], option=orjson.OPT_SORT_KEYS), digest_size=_KEY_BYTES
-        ).digest(),
+        key=blake2b(orjson.dumps(data["messages"], option=orjson.OPT_SORT_KEYS), digest_size=_KEY_BYTES).digest(),
         model=data["model"],
         texts=texts,
         roles=roles,
@@ -133,9 +129,7 @@ def _read_messages(data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ..
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if not isinstance(message, dict):
-            raise Refused(
-                Problem.INVALID_TYPE, where, detail=f"Invalid type for '{where}': expected an object."
-            )
+            raise Refused(Problem.INVALID_TYPE, where, detail=f"Invalid type for '{where}': expected an object.")
         role = message.get("role")
         if role not in _ROLES:
             detail = f"Invalid value: {role!r}. Supported values are: {', '.join(map(repr, _ROLES))}."
@@ -161,9 +155,7 @@ def _text(message: dict[str, Any], role: str, where: str) -> str:
 def _wanted(data: dict[str, Any], texts: tuple[str, ...]) -> Wanted:
     tool = _forced_tool(data.get("tools") or [], data.get("tool_choice"))
     if tool is not None:
-        return Wanted(
-            Form.TOOL, orjson.dumps(tool.get("parameters", {"type": "object"})), str(tool.get("name"))
-        )
+        return Wanted(Form.TOOL, orjson.dumps(tool.get("parameters", {"type": "object"})), str(tool.get("name")))
     response_format = data.get("response_format")
     if response_format is None:
         return _PLAIN
@@ -213,9 +205,7 @@ def _forced_tool(tools: list[Any], choice: Any) -> dict[str, Any] | None:
     for function in functions:
         if function["name"] == name:
             return function
-    detail = (
-        "Invalid value for 'tool_choice': expected 'none', 'auto', 'required' or a function named in 'tools'."
-    )
+    detail = "Invalid value for 'tool_choice': expected 'none', 'auto', 'required' or a function named in 'tools'."
     raise Refused(Problem.INVALID_VALUE, "tool_choice", detail=detail)
 
 
@@ -224,9 +214,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _between(low: float, high: float) -> Callable[[Any], bool]:
-    return lambda value: (
-        isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    )
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_stop(value: Any) -> bool:
@@ -239,9 +227,7 @@ def _instance(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types)
 
 
-_NO_JSON_WORD = (
-    "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
-)
+_NO_JSON_WORD = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _FORMATS: Mapping[str, Callable[[dict[str, Any], tuple[str, ...]], Wanted]] = {
     "text": lambda _format, _texts: _PLAIN,

@@ -60,9 +60,7 @@ def _retry_after_date() -> dict[str, str]:
 
 
 def _cut_choice(finish_reason: str) -> Callable[[Choice], Choice]:
-    return lambda choice: replace(
-        choice, text=choice.text[: len(choice.text) // 2], finish_reason=finish_reason
-    )
+    return lambda choice: replace(choice, text=choice.text[: len(choice.text) // 2], finish_reason=finish_reason)
 
 
 def _content(text: str) -> Callable[[Choice], Choice]:

@@ -31,9 +31,7 @@ class Grid:
 
     def number(self, source: Source) -> float:
         """Draw a number."""
-        return (
-            (self.low + source.below(self.high - self.low + 1)) * self.step.numerator / self.step.denominator
-        )
+        return (self.low + source.below(self.high - self.low + 1)) * self.step.numerator / self.step.denominator
 
 
 def grid(flat: Mapping[str, Any], *, integer: bool) -> Grid:
@@ -54,9 +52,7 @@ def grid(flat: Mapping[str, Any], *, integer: bool) -> Grid:
     return Grid(step, first, last)
 
 
-def _bound(
-    flat: Mapping[str, Any], closed: str, exclusive: str, tighter: Any
-) -> tuple[Fraction | None, bool]:
+def _bound(flat: Mapping[str, Any], closed: str, exclusive: str, tighter: Any) -> tuple[Fraction | None, bool]:
     limit = _fraction(flat.get(closed))
     strict = flat.get(exclusive)
     if isinstance(strict, bool):  # draft 4: a flag beside the bound

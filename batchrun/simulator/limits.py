@@ -76,9 +76,7 @@ class RateLimits:
             (Resource.TOKENS, self._tokens, self._used_tokens),
         )
         return [
-            Level(resource, limit, max(0, limit - used), reset)
-            for resource, limit, used in pairs
-            if limit is not None
+            Level(resource, limit, max(0, limit - used), reset) for resource, limit, used in pairs if limit is not None
         ]
 
     def _over(self, tokens: int, now: float) -> OverLimit | None:

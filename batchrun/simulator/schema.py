@@ -359,9 +359,7 @@ class _Shape:
         for trigger, dependents in flat.get("dependentRequired", {}).items():
             if trigger in self._properties or trigger in self.required:
                 self.required.update(dict.fromkeys(dependents))
-        allowed = [
-            name for name in self._properties if self._properties[name] is not False or name in self.required
-        ]
+        allowed = [name for name in self._properties if self._properties[name] is not False or name in self.required]
         self.names: list[str] = [*allowed, *(name for name in self.required if name not in self._properties)]
         # A map from any name to values of one kind is better shown with an entry than empty.
         is_map = isinstance(self._additional, dict) and self._additional and not self.names
@@ -405,9 +403,7 @@ _KEYWORDS: Mapping[str, frozenset[str]] = {
 _IS_TYPE: Mapping[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
     "boolean": lambda value: isinstance(value, bool),
-    "integer": lambda value: (
-        isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0
-    ),
+    "integer": lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "string": lambda value: isinstance(value, str),
     "array": lambda value: isinstance(value, list),

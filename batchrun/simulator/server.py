@@ -101,9 +101,7 @@ class Simulator:
         loop = asyncio.get_running_loop()
         self._limits = self._fresh_limits(loop.time)
         # Cancellation ends calls whose clients left: `hang` would keep them for an hour.
-        server = web.Server(
-            self._handle, request_factory=self._request, handler_cancellation=True, access_log=None
-        )
+        server = web.Server(self._handle, request_factory=self._request, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:
@@ -142,17 +140,13 @@ class Simulator:
         try:
             return Ledger(path)
         except OSError as error:
-            raise SettingsError(
-                "ledger", str(path), f"a file that can be written ({error.strerror})"
-            ) from error
+            raise SettingsError("ledger", str(path), f"a file that can be written ({error.strerror})") from error
 
     def _request(
         self, message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
     ) -> web.BaseRequest:
         loop = asyncio.get_running_loop()
-        return web.BaseRequest(
-            message, payload, protocol, writer, task, loop, client_max_size=_MAX_BODY_BYTES
-        )
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=_MAX_BODY_BYTES)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -170,18 +164,14 @@ class Simulator:
     def _unknown_path(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path.startswith(f"{self._dialect.base_path}/") or request.path == self._dialect.base_path:
             path = _printable(request.path)
-            return self._plain(
-                *self._refusal(Refused(Problem.UNKNOWN_PATH, method=request.method, path=path))
-            )
+            return self._plain(*self._refusal(Refused(Problem.UNKNOWN_PATH, method=request.method, path=path)))
         return web.Response(body=WEB_PAGE, headers=self._headers(HTML))
 
     async def _list_models(self, request: web.BaseRequest) -> web.StreamResponse:
         return self._authorized(request, lambda: self._dialect.models(MODELS))
 
     async def _show_model(self, request: web.BaseRequest) -> web.StreamResponse:
-        return self._authorized(
-            request, lambda: self._dialect.model(request.path.removeprefix(self._models_path))
-        )
+        return self._authorized(request, lambda: self._dialect.model(request.path.removeprefix(self._models_path)))
 
     async def _show_stats(self, _request: web.BaseRequest) -> web.StreamResponse:
         return self._plain(200, self.stats)
@@ -199,11 +189,7 @@ class Simulator:
         try:
             return await self._answer(request, call)
         except Refused as refused:
-            headers = (
-                {}
-                if refused.retry_after_s is None
-                else {"Retry-After": str(max(1, ceil(refused.retry_after_s)))}
-            )
+            headers = {} if refused.retry_after_s is None else {"Retry-After": str(max(1, ceil(refused.retry_after_s)))}
             status, body = self._refusal(refused)
             self._settle(call, status)
             return self._plain(status, body, {**headers, **self._limit_headers()})
@@ -318,9 +304,7 @@ class Simulator:
         return self._dialect.refuse(refused.problem, refused.param, refused.facts)
 
     def _plain(self, status: int, body: Body, headers: Mapping[str, str] | None = None) -> web.Response:
-        return web.Response(
-            body=orjson.dumps(body), status=status, headers={**self._headers(_JSON), **(headers or {})}
-        )
+        return web.Response(body=orjson.dumps(body), status=status, headers={**self._headers(_JSON), **(headers or {})})
 
     def _headers(self, content_type: str) -> dict[str, str]:
         return {

@@ -86,9 +86,7 @@ def check_address(host: str, port: int) -> str:
     except ValueError:
         loopback = False
     if not loopback:
-        raise SettingsError(
-            "host", host, "a loopback address (127.0.0.1, ::1, localhost): it serves no one else"
-        )
+        raise SettingsError("host", host, "a loopback address (127.0.0.1, ::1, localhost): it serves no one else")
     return host
 
 
@@ -101,9 +99,7 @@ def _checked_rates(rates: Mapping[str, float]) -> dict[str, float]:
     for scope in Scope:
         total = sum(rate for name, rate in rates.items() if SCOPES[name] is scope)
         if total > 1 + _SUM_TOLERANCE:
-            raise SettingsError(
-                "faults", dict(rates), f"{scope} rates that add up to at most 1, not {total:g}"
-            )
+            raise SettingsError("faults", dict(rates), f"{scope} rates that add up to at most 1, not {total:g}")
     return dict(rates)
 
 
@@ -130,9 +126,7 @@ def _is_limit(value: Any) -> bool:
 
 
 def _is_key(value: object) -> bool:
-    return value is None or (
-        isinstance(value, str) and value.isascii() and value.isprintable() and value.strip() != ""
-    )
+    return value is None or (isinstance(value, str) and value.isascii() and value.isprintable() and value.strip() != "")
 
 
 _SECONDS = (_is_seconds, "a number of seconds, 0 or more")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _PRIVATE = 0o600
@@ -102,6 +102,20 @@ class JsonLines:
             os.ftruncate(self._fd, size)
         except OSError as error:
             raise StoreError.of(self.path, "cutting off an unfinished line", error) from error
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the whole records of a results or failures file, also of a run that is still going. Raises `StoreError`."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                record = _record(line)
+                if record is not None:
+                    yield record
+                elif line.endswith(b"\n"):
+                    raise StoreError(f"{path}:{number}: not a record of batchrun")
+    except OSError as error:
+        raise StoreError.of(path, "reading", error) from error
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

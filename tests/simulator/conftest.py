@@ -16,12 +16,6 @@ import pytest
 from batchrun.simulator import Simulator, SimulatorSettings
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # looptime's plugin fails in the setup of every fixture when pytest-asyncio is not installed.
-    if config.pluginmanager.hasplugin("looptime_plugin") and not config.pluginmanager.hasplugin("asyncio"):
-        config.pluginmanager.unregister(name="looptime_plugin")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):

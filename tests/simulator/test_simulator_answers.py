@@ -203,11 +203,7 @@ async def test_tool_calls(provider: Callable[..., Any]) -> None:
 
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 10**25)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    st.none() | st.booleans() | st.integers(-3, 10**25) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -264,9 +260,7 @@ def assembled(streamed: list[Any]) -> dict[int, dict[str, Any]]:
     choices: dict[int, dict[str, Any]] = {}
     for event in streamed:
         for choice in event["choices"]:
-            one = choices.setdefault(
-                choice["index"], {"content": "", "arguments": "", "name": None, "finish": None}
-            )
+            one = choices.setdefault(choice["index"], {"content": "", "arguments": "", "name": None, "finish": None})
             delta = choice["delta"]
             one["content"] += delta.get("content") or ""
             for call in delta.get("tool_calls", ()):

@@ -359,8 +359,6 @@ async def test_a_faulty_run_is_repeated_exactly(provider: Callable[..., Any], tm
             prompts = [f"第{index}题" for index in range(30)] * 3
             await asyncio.gather(*(sim.chat(prompt) for prompt in prompts))
         lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-        runs.append(
-            sorted((line["key"], line["attempt"], line["status"], str(line["fault"])) for line in lines)
-        )
+        runs.append(sorted((line["key"], line["attempt"], line["status"], str(line["fault"])) for line in lines))
     assert runs[0] == runs[1]
     assert len({run[3] for run in runs[0]}) == 4

@@ -145,9 +145,7 @@ async def test_other_paths_and_methods(provider: Callable[..., Any]) -> None:
         ),
     ],
 )
-async def test_bad_requests(
-    provider: Callable[..., Any], change: dict[str, object], param: str, words: str
-) -> None:
+async def test_bad_requests(provider: Callable[..., Any], change: dict[str, object], param: str, words: str) -> None:
     body = {"model": "m", "messages": USER, **change}
     body = {name: value for name, value in body.items() if value is not None}
     async with provider() as sim:
@@ -208,9 +206,7 @@ async def test_a_prompt_beyond_the_context_is_refused(provider: Callable[..., An
 async def test_content_parts_are_read(provider: Callable[..., Any]) -> None:
     parts = [{"type": "text", "text": "翻译：早上好"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     async with provider() as sim:
-        got = await sim.call(
-            "POST", CHAT, json={"model": "m", "messages": [{"role": "user", "content": parts}]}
-        )
+        got = await sim.call("POST", CHAT, json={"model": "m", "messages": [{"role": "user", "content": parts}]})
     assert "早上好" in got.content
     assert "译" in got.content
 
@@ -240,9 +236,7 @@ async def test_the_ledger_has_every_answered_call(provider: Callable[..., Any], 
     assert len({line["key"] for line in lines[:20]}) == 20
 
 
-async def test_the_ledger_counts_attempts_and_is_appended_to(
-    provider: Callable[..., Any], tmp_path: Path
-) -> None:
+async def test_the_ledger_counts_attempts_and_is_appended_to(provider: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     for _ in range(2):
         async with provider(ledger=path, faults={"http_503": 1.0}) as sim:
@@ -286,9 +280,7 @@ async def test_stop_cuts_off_what_hangs(provider: Callable[..., Any]) -> None:
     assert received == b""
 
 
-async def test_clients_that_leave_in_the_middle(
-    provider: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_clients_that_leave_in_the_middle(provider: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     body = orjson.dumps({"model": "m", "messages": USER, "stream": True, "n": 8})
     head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     async with provider() as sim:

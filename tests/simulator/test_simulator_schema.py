@@ -278,9 +278,7 @@ def test_patterns_beyond_reach_still_give_a_text(pattern: str) -> None:
 @PATIENT
 @given(
     st.recursive(
-        st.sampled_from(
-            ["a", "中", r"\d", r"\w", "[a-f0-9]", "[^a-z]", ".", r"\.", "[一-龥]", r"\s", r"\S", "-"]
-        ),
+        st.sampled_from(["a", "中", r"\d", r"\w", "[a-f0-9]", "[^a-z]", ".", r"\.", "[一-龥]", r"\s", r"\S", "-"]),
         lambda inner: st.one_of(
             st.lists(inner, min_size=1, max_size=4).map("".join),
             st.lists(inner, min_size=1, max_size=3).map(lambda parts: f"({'|'.join(parts)})"),
@@ -327,9 +325,7 @@ SCALARS = st.one_of(
 def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     names = st.sampled_from(["标题", "a", "b b", "$ref2", "类/别", "x~y"])
     return st.one_of(
-        st.tuples(inner, _bounds("Items", 0, 3)).map(
-            lambda pair: {"type": "array", "items": pair[0], **pair[1]}
-        ),
+        st.tuples(inner, _bounds("Items", 0, 3)).map(lambda pair: {"type": "array", "items": pair[0], **pair[1]}),
         st.lists(inner, min_size=1, max_size=3).map(
             lambda parts: {"type": "array", "prefixItems": parts, "items": False, "minItems": len(parts)}
         ),
@@ -350,9 +346,7 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 @settings(PATIENT, max_examples=300)
 @given(
     st.recursive(SCALARS, _containers, max_leaves=12),
-    st.fixed_dictionaries(
-        {f"d{number}": st.recursive(SCALARS, _containers, max_leaves=3) for number in (1, 2, 3)}
-    ),
+    st.fixed_dictionaries({f"d{number}": st.recursive(SCALARS, _containers, max_leaves=3) for number in (1, 2, 3)}),
     st.integers(0, 2**64 - 1),
 )
 def test_any_combination_is_valid(body: Any, definitions: Any, seed: int) -> None:

@@ -47,9 +47,7 @@ ERRORS = {
     ),
     Problem.WRONG_KEY: ErrorRow(401, "Incorrect API key provided: {key}.", _INVALID, "invalid_api_key"),
     Problem.PAYMENT: ErrorRow(402, "Insufficient balance.", "insufficient_quota", "insufficient_quota"),
-    Problem.FORBIDDEN: ErrorRow(
-        403, "Project does not have access to model `{model}`.", _INVALID, "model_not_allowed"
-    ),
+    Problem.FORBIDDEN: ErrorRow(403, "Project does not have access to model `{model}`.", _INVALID, "model_not_allowed"),
     Problem.MODEL_NOT_FOUND: ErrorRow(
         404,
         "The model `{model}` does not exist or you do not have access to it.",
@@ -57,13 +55,9 @@ ERRORS = {
         "model_not_found",
     ),
     Problem.UNKNOWN_PATH: ErrorRow(404, "Invalid URL ({method} {path})", _INVALID, None),
-    Problem.WRONG_METHOD: ErrorRow(
-        405, "Not allowed to {method} on {path}.", _INVALID, "method_not_supported"
-    ),
+    Problem.WRONG_METHOD: ErrorRow(405, "Not allowed to {method} on {path}.", _INVALID, "method_not_supported"),
     Problem.TIMEOUT: ErrorRow(408, "Request timed out.", "server_error", "timeout"),
-    Problem.CONFLICT: ErrorRow(
-        409, "The resource was updated by another request.", "conflict_error", "conflict"
-    ),
+    Problem.CONFLICT: ErrorRow(409, "The resource was updated by another request.", "conflict_error", "conflict"),
     Problem.BODY_TOO_LARGE: ErrorRow(413, "The request body is too large.", _INVALID, "request_too_large"),
     Problem.TOO_EARLY: ErrorRow(425, "The request was sent too early.", "server_error", "too_early"),
     Problem.REQUEST_RATE: ErrorRow(
@@ -194,10 +188,7 @@ def _chunk_choice(index: int, delta: Body, finish_reason: str | None) -> Body:
 
 
 def _deltas(answer: Completion, index: int, choice: Choice) -> Iterator[Body]:
-    pieces = [
-        choice.text[start : start + DELTA_CHARACTERS]
-        for start in range(0, len(choice.text), DELTA_CHARACTERS)
-    ]
+    pieces = [choice.text[start : start + DELTA_CHARACTERS] for start in range(0, len(choice.text), DELTA_CHARACTERS)]
     if choice.tool is None:
         yield {"role": "assistant", "content": "", "refusal": None}
         for piece in pieces:

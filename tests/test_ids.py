@@ -1,0 +1,56 @@
+"""The index of ids: it behaves as a dict from id to first line does, in a fraction of the memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrun.ids import IdIndex
+
+ANY_TEXT = st.text(st.characters())  # surrogates and NUL included
+ADDITIONS = st.lists(st.tuples(ANY_TEXT | st.sampled_from(["1", "01", "", "a", "A"]), st.integers(0, 2**40 - 1)))
+
+
+@given(ADDITIONS)
+def test_the_index_gives_what_a_dict_of_first_lines_gives(additions):
+    index, expected = IdIndex(), {}
+    for item_id, line in additions:
+        assert index.add(item_id, line) == expected.get(item_id)
+        expected.setdefault(item_id, line)
+        assert len(index) == len(expected)
+    assert all(item_id in index for item_id in expected)
+
+
+@given(ADDITIONS, ANY_TEXT)
+def test_an_id_that_was_not_added_is_not_in_the_index(additions, other):
+    index = IdIndex()
+    for item_id, line in additions:
+        index.add(item_id, line)
+    assert (other in index) == (other in {item_id for item_id, _ in additions})
+
+
+MILLION = """
+import resource
+from batchrun.ids import IdIndex
+
+def high_water():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+index, before = IdIndex(), high_water()
+for number in range(1_000_000):
+    index.add(f"request-{number:012}", number)
+print(high_water() - before)
+assert len(index) == 1_000_000
+for number in range(0, 1_000_000, 97):
+    assert index.add(f"request-{number:012}", 0) == number
+    assert f"request-{number}" not in index
+"""
+
+
+def test_a_million_ids_take_less_than_40_bytes_each_and_all_are_found():
+    process = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=False)
+    assert process.stderr == ""
+    assert 0 < int(process.stdout) < 40 * 1_000_000

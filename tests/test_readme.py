@@ -1,0 +1,62 @@
+"""What the README shows is run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from batchrun.cli import main
+from batchrun.job import Job
+from batchrun.records import ErrorKind
+from conftest import ROOT, Ended, environment, records
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    (example,) = blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "0 130 0"
+    assert len(lines) == 131
+    assert all("【模拟回答】" in line for line in lines[1:])
+
+
+def test_the_job_file_shown_is_valid(tmp_path: Path) -> None:
+    (shown,) = blocks("toml")
+    path = tmp_path / "job.toml"
+    path.write_text(shown.replace("YOUR_MODEL_ID", "some-model"), "utf-8")
+    job = Job.load(path)
+    assert job.endpoint.base_url == "https://api.example.com/v1"
+    assert job.retry.attempt_timeout == 600
+
+
+def test_every_shipped_job_runs_against_the_simulated_provider(tmp_path: Path, batchrun, simulator) -> None:
+    url = simulator()
+    jobs = sorted((ROOT / "jobs").glob("*.toml"))
+    assert len(jobs) >= 6
+    for job in jobs:
+        output = tmp_path / job.stem
+        ended: Ended = batchrun("run", job, "--base-url", url, "-m", "any", "-o", output, "-q", "--json")
+        assert ended.code == 0, (job.name, ended.err, ended.json())
+        assert ended.json()["counts"]["results"] == len(records(output / "results.jsonl")) >= 12
+
+
+def test_every_command_has_help_and_stands_in_the_readme() -> None:
+    for name, command in main.commands.items():
+        assert command.help
+        assert f"`batchrun {name}`" in README or f"batchrun {name} " in README
+
+
+def test_every_error_kind_stands_in_the_readme() -> None:
+    for kind in ErrorKind:
+        assert f"`{kind}`" in README
