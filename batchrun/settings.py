@@ -67,7 +67,7 @@ def read_key(endpoint: Endpoint, variables: Mapping[str, str]) -> str | None:
     else:
         name = endpoint.api_key_env or DEFAULT_KEY_VARIABLE
         where = f"the variable {name}"
-        if name not in variables and endpoint.api_key_env is None and is_loopback(endpoint.base_url):
+        if name not in variables and is_loopback(endpoint.base_url):
             return None
         if name not in variables:
             raise JobError(f"no key: {where} is not set (see endpoint.api_key_env, endpoint.api_key_file, env_file)")
