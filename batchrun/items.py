@@ -405,16 +405,18 @@ def _chunks(file: _Hashed, path: str) -> Iterator[bytes]:
     name = "standard input" if path == "-" else path
     try:
         start = file.peek()
-        problems = _utf16(name, start)
-        if problems:
-            raise InputError(problems[0])
         reader: _Readable = file
         if start[:2] == b"\x1f\x8b":
             reader = gzip.GzipFile(fileobj=io.BufferedReader(file, _CHUNK_BYTES))
         elif start == b"\x28\xb5\x2f\xfd":
             reader = _open_zstd(file)
-        while chunk := reader.read(_CHUNK_BYTES):
+        chunk = reader.read(_CHUNK_BYTES)
+        problems = _utf16(name, chunk[:4])
+        if problems:
+            raise InputError(problems[0])
+        while chunk:
             yield chunk
+            chunk = reader.read(_CHUNK_BYTES)
     except EOFError as error:
         raise InputError(f"{name}: the compressed file is truncated") from error
     except (OSError, zlib.error) as error:

@@ -275,7 +275,7 @@ class Runner:
             self.attempts_made = self._tally.attempts = self._tally.attempts + 1
             response = await self._client.chat(work.request.body, work.key)
         except EndpointError as error:
-            self._tally.failed_attempts[error.kind] += 1
+            self._tally.failed_attempts[error.kind.value] += 1
             self._count_usage(work, error.usage)
             if error.kind is ErrorKind.RATE_LIMITED and error.retry_after_s is not None:
                 self._pacer.pause(error.retry_after_s)

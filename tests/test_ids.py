@@ -33,16 +33,17 @@ def test_an_id_that_was_not_added_is_not_in_the_index(additions, other):
 
 
 MILLION = """
-import resource
+from pathlib import Path
 from batchrun.ids import IdIndex
 
-def high_water():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident():
+    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
 
-index, before = IdIndex(), high_water()
+before = resident()
+index = IdIndex()
 for number in range(1_000_000):
     index.add(f"request-{number:012}", number)
-print(high_water() - before)
+print(resident() - before)
 assert len(index) == 1_000_000
 for number in range(0, 1_000_000, 97):
     assert index.add(f"request-{number:012}", 0) == number

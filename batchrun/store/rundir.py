@@ -92,7 +92,7 @@ class RunDirectory:
         """Hand a failure to the writer."""
         line = failure.to_json()
         self._failures.append(line)
-        self.failure_kinds[failure.kind] += 1
+        self.failure_kinds[failure.kind.value] += 1
         self._added(line)
 
     async def room(self) -> None:
