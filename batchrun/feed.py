@@ -68,7 +68,7 @@ class Feed:
         try:
             async with asyncio.timeout(within_s + 1):
                 ahead = await self._fetching if self._fetching else []
-                return await _in_thread(lambda: self._count([*reversed(self._batch), *ahead], left, counts, until))
+                return await in_thread(lambda: self._count([*reversed(self._batch), *ahead], left, counts, until))
         except (TimeoutError, InputError):
             return None
 
@@ -89,7 +89,7 @@ class Feed:
     async def _refill(self) -> None:
         if self._stop_task is None:
             self._stop_task = asyncio.create_task(self._stopped.wait())
-        fetching = self._fetching = self._fetching or _in_thread(self._reader.next_lines)
+        fetching = self._fetching = self._fetching or in_thread(self._reader.next_lines)
         if not fetching.done():
             waited: set[asyncio.Future[Any]] = {fetching, self._stop_task}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -101,12 +101,12 @@ class Feed:
         except InputError as error:
             self.error = error
         if self._batch:
-            self._fetching = _in_thread(self._reader.next_lines)
+            self._fetching = in_thread(self._reader.next_lines)
         else:
             self.ended = True
 
 
-def _in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
     """Run a function in a thread that does not keep the process alive: it may wait for standard input for ever."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

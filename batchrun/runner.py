@@ -12,8 +12,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrun.endpoint.client import Client
-from batchrun.feed import Feed
-from batchrun.items import ItemReader, expand_inputs
+from batchrun.feed import Feed, in_thread
+from batchrun.items import ItemReader, count_items, expand_inputs
 from batchrun.job import JobError, Percent, as_plain
 from batchrun.output import Judge, Schema
 from batchrun.pace import Pacer, Stopping
@@ -86,7 +86,8 @@ class Runner:
         self._builder = RequestBuilder(job, self._schema.text if self._schema else None)
         self._judge = Judge(self._schema, effective_mode(job))
         templated = bool(job.prompt and job.prompt.user)
-        self._reader = ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated)
+        self._paths = expand_inputs(job.input)
+        self._reader = ItemReader(self._paths, encoding=job.encoding, templated=templated)
         self._concurrency = DEFAULT_CONCURRENCY if job.limits.concurrency == "auto" else job.limits.concurrency
         self._tally = Tally()
         self._results_now = self._failures_now = self._skipped = 0
@@ -358,6 +359,15 @@ class Runner:
 
     def _in_flight(self) -> int:
         return sum(work.state == "sent" for work in self._under_way.values())
+
+    def count_total(self) -> None:
+        """Count the input's items beside the run, for a progress display; standard input cannot be counted."""
+
+        def counted(counting: asyncio.Future[int | None]) -> None:
+            total = None if counting.exception() else counting.result()
+            self.total = total if total is None or self._limit is None else min(total, self._limit)
+
+        in_thread(lambda: count_items(self._paths)).add_done_callback(counted)
 
     def snapshot(self) -> Snapshot:
         """Tell how the run stands now."""

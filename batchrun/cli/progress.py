@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 _BAR_INTERVAL_S = 0.2
 _LOG_INTERVAL_S = 10.0
+_BAR = "{percentage:3.0f}%|{bar}| {n:,}/{total:,} [{elapsed}{postfix}]"
+_BAR_WITHOUT_TOTAL = "{n:,} done [{elapsed}{postfix}]"
 
 
 class Display(Protocol):
     """Shows notices and, now and then, how the run stands."""
 
     interval_s: float
+    wants_total: bool
 
     def notice(self, event: str, message: str, **fields: Any) -> None:
         """Show an event."""
@@ -37,6 +40,8 @@ class Display(Protocol):
 
 async def follow(runner: Runner, display: Display) -> None:
     """Show how a run stands until cancelled."""
+    if display.wants_total:
+        runner.count_total()
     while True:
         await asyncio.sleep(display.interval_s)
         display.show(runner.snapshot())
@@ -81,6 +86,7 @@ class LogLines:
     """Plain or JSON lines on standard error: one event a line, the time first."""
 
     interval_s = _LOG_INTERVAL_S
+    wants_total = True
 
     def __init__(self, console: Console, *, as_json: bool) -> None:
         self._console = console
@@ -115,12 +121,12 @@ class Bar:
     """A progress bar, and below it what the run is doing; at the end the slowest items by name."""
 
     interval_s = _BAR_INTERVAL_S
+    wants_total = True
 
     def __init__(self, console: Console) -> None:
         self._bar: tqdm[Any] = tqdm(
-            total=None, file=console, dynamic_ncols=True, unit="item", leave=False,
-            bar_format="{percentage:3.0f}%|{bar}| {n:,}/{total:,} [{elapsed}{postfix}]",
-        )  # fmt: skip
+            total=None, file=console, dynamic_ncols=True, leave=False, bar_format=_BAR_WITHOUT_TOTAL
+        )
         self._below: tqdm[Any] = tqdm(
             total=0, file=console, position=1, dynamic_ncols=True, bar_format="{desc}", leave=False
         )
@@ -134,10 +140,7 @@ class Bar:
         bar = self._bar
         bar.total = snapshot.total
         bar.n = snapshot.done
-        if snapshot.total is None:
-            bar.bar_format = "{n:,} done [{elapsed}{postfix}]"
-        else:
-            bar.bar_format = "{percentage:3.0f}%|{bar}| {n:,}/{total:,} [{elapsed}{postfix}]"
+        bar.bar_format = _BAR_WITHOUT_TOTAL if snapshot.total is None else _BAR
         left = f"<{duration(snapshot.eta_s)}" if snapshot.eta_s is not None else ""
         bar.set_postfix_str(left, refresh=True)
         self._below.set_description_str(self._details(snapshot), refresh=True)
@@ -161,6 +164,7 @@ class Quiet:
     """Shows what stops a run, and nothing else."""
 
     interval_s = 3600.0
+    wants_total = False
 
     def __init__(self, console: Console) -> None:
         self._console = console
