@@ -44,8 +44,8 @@ _HOMES = {
 
 __all__ = [
     "Budget", "DataBoundary", "Endpoint", "ErrorKind", "Job", "JobError", "Limits", "LockedError", "Percent", "Price",
-    "Prompt", "Retry", "SimulatorOptions", "Stop", "StopCause", "StoreError", "Structured", "Summary", "__version__", "read_records",
-    "run", "run_async",
+    "Prompt", "Retry", "SimulatorOptions", "Stop", "StopCause", "StoreError", "Structured", "Summary", "__version__",
+    "read_records", "run", "run_async",
 ]  # fmt: skip
 
 

@@ -61,7 +61,7 @@ class Feed:
 
     async def count_rest(self, counts: Callable[[Item | Failure], bool], within_s: float) -> int | None:
         """Count the entries not given out for which `counts` holds; None if that cannot be done in the time."""
-        if self.error is not None:
+        if self.error is not None or (self._reader.is_stream and not self.ended):
             return None
         left = None if self._limit is None else self._limit - self.given
         until = time.monotonic() + within_s

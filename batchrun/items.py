@@ -117,6 +117,11 @@ class ItemReader:
                 return batch
         return []
 
+    @property
+    def is_stream(self) -> bool:
+        """Tell whether the input may keep its readers waiting: standard input or a pipe."""
+        return any(path == "-" or not Path(path).is_file() for path in self._paths)
+
     def __iter__(self) -> Iterator[Item | Failure]:
         """Read everything, one entry after the other. Raises `InputError`."""
         while batch := self.next_lines():
@@ -188,11 +193,6 @@ def parse_line(text: bytes, line: int, *, encoding: str = "utf-8", templated: bo
         value = _loads(raw)
         if not isinstance(value, dict):
             raise _LineError(f"expected a JSON object, got {_kind(value)}")  # noqa: TRY301
-        if value.keys() == FAILURE_KEYS:
-            return _requeued(value, line, templated=templated)
-        item = Item(_id_of(value, line), line, raw, value)
-        if not templated:
-            _check_form(value)
     except UnicodeDecodeError as error:
         found = error.object[error.start : error.start + 1]
         offset = error.start + text.find(error.object)  # what was decoded may lack the blanks around it
@@ -201,7 +201,21 @@ def parse_line(text: bytes, line: int, *, encoding: str = "utf-8", templated: bo
     except (_LineError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         return _unusable(line, f"line {line}: {reason}", text)
-    return item
+    return _item(value, raw.replace(b"\n", b" "), line, templated=templated)
+
+
+def _item(value: dict[str, Any], raw: bytes, line: int, *, templated: bool) -> Item | Failure:
+    """Make an item of an object, or the failure that keeps the object and, where it has one, its id."""
+    item_id = f"line:{line}"
+    try:
+        if value.keys() == FAILURE_KEYS:
+            return _requeued(value, line, templated=templated)
+        item_id = _id_of(value, line)
+        if not templated:
+            _check_form(value)
+    except (ValueError, RecursionError) as error:
+        return Failure(item_id, line, ErrorKind.INVALID_INPUT, f"line {line}: {error}", raw)
+    return Item(item_id, line, raw, value)
 
 
 class _LineError(ValueError):

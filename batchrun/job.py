@@ -12,6 +12,7 @@ import difflib
 import math
 import os
 import re
+import sys
 import tomllib
 import types
 import typing
@@ -171,11 +172,12 @@ class Job:
         """Raise `JobError` if values are impossible, contradict each other, or name what this version lacks."""
         problems = [*_impossible(self), *_unavailable(self)]
         if problems:
-            raise JobError(problems)
+            raise JobError(message for _, message in problems)
 
 
 # --- values -----------------------------------------------------------------------------------------------------
 
+_LARGEST = 2**63 - 1  # of TOML's integers, and of those that `run.json` can hold
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -192,7 +194,7 @@ def parse_duration(value: object) -> float:
             raise ValueError(expected)
         seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
     else:
-        seconds = float(value)
+        seconds = float(value) if abs(value) <= sys.float_info.max else math.inf
     if not (0 < seconds < math.inf):
         raise ValueError(expected + ", above zero")
     return seconds
@@ -210,11 +212,11 @@ def parse_concurrency(value: object) -> Literal["auto"] | int:
 
 def parse_max_failures(value: object) -> int | Percent:
     """Give a count, or a `Percent` for a text such as "5%". Raises ValueError."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
         return value
     if isinstance(value, str):
         text = value.strip()
-        if text.isdecimal():
+        if text.isdecimal() and len(text) < len(str(_LARGEST)):
             return int(text)
         if re.fullmatch(r"\d+(\.\d+)?%", text) and float(text[:-1]) <= 100:
             return Percent(float(text[:-1]))
@@ -222,13 +224,13 @@ def parse_max_failures(value: object) -> int | Percent:
 
 
 def _positive(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
         return float(value)
     raise ValueError("a number above zero")
 
 
 def _price(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
         return float(value)
     raise ValueError("a price per million tokens, zero or more")
 
@@ -239,9 +241,15 @@ def _text(value: object) -> str:
     raise ValueError("a text that is not empty")
 
 
+def _path(value: object) -> str:
+    if isinstance(value, str) and value.strip() and "\0" not in value:
+        return value
+    raise ValueError("a path")
+
+
 def _whole(least: int) -> Callable[[object], int]:
     def convert(value: object) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST:
             return value
         raise ValueError(f"a whole number, {least} or more")
 
@@ -272,7 +280,7 @@ def _toml(value: object) -> str:
 
 def _inputs(value: object) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value
-    if isinstance(values, list) and values and all(isinstance(one, str) and one for one in values):
+    if isinstance(values, list) and values and all(isinstance(one, str) and one and "\0" not in one for one in values):
         return tuple(values)
     raise ValueError("a path, a glob, or a list of them")
 
@@ -300,7 +308,7 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
             "base_url": _text,
             "model": _text,
             "api_key_env": _text,
-            "api_key_file": _text,
+            "api_key_file": _path,
             "simulate": _text,
             "dialect": _text,
             "stream": _one_of("auto", True, False),
@@ -312,7 +320,7 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
     "structured": (
         Structured,
         {
-            "schema": _text,
+            "schema": _path,
             "mode": _one_of("auto", "json_schema", "tool", "json_object", "prompt"),
             "reask": _whole(0),
         },
@@ -355,8 +363,8 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
 }
 _TOP: dict[str, Callable[[object], Any]] = {
     "input": _inputs,
-    "output": _text,
-    "env_file": _text,
+    "output": _path,
+    "env_file": _path,
     "encoding": _text,
 }
 #: Sections that the job file will have, which this version does not act on.
@@ -390,13 +398,17 @@ def build_job(text: str, path: Path | None, overrides: Mapping[str, Any] | None 
     if overrides and overrides.get("endpoint.base_url"):
         values["endpoint"].pop("simulate", None)  # a flag wins over the job file
     for key in ("input", "output"):
-        if key not in values and not reader.problems:
+        if key not in values and key not in reader.wrong:
             reader.problem(key, f"{key} is missing: name it in the job file or give --{key}")
+    made = {section: kind(**values.pop(section)) for section, (kind, _) in _SECTIONS.items() if section in values}
+    job = Job(**{"input": (), "output": Path(), **values}, **made, path=path)
+    for key, message in (*_impossible(job), *_unavailable(job)):
+        if overrides and overrides.get(key) is not None:
+            reader.problems.append(f"command line: {message}")
+        else:
+            reader.problem(key, message)
     if reader.problems:
         raise JobError(reader.problems)
-    made = {section: kind(**values.pop(section)) for section, (kind, _) in _SECTIONS.items() if section in values}
-    job = Job(**values, **made, path=path)
-    job.check()
     return job
 
 
@@ -417,8 +429,10 @@ class _Reader:
         self._path = path
         self._base = path.parent if path else Path()
         self.problems: list[str] = []
+        self.wrong: set[str] = set()
 
     def problem(self, key: str, message: str) -> None:
+        self.wrong.add(key)
         place = str(self._path) if self._path else "command line"
         line = _line_of(self._text, key)
         self.problems.append(f"{place}:{line}: {message}" if line else f"{place}: {message}")
@@ -426,7 +440,7 @@ class _Reader:
     def values(self) -> dict[str, Any]:
         try:
             tables = tomllib.loads(self._text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # ValueError: not TOML, or a number of thousands of digits
             raise JobError(f"{self._path}: not valid TOML: {error}") from error
         values: dict[str, Any] = {}
         for key, value in tables.items():
@@ -461,7 +475,8 @@ class _Reader:
         if isinstance(value, dict):
             for key, one in value.items():
                 if not _is_json(one):
-                    self.problem(f"params.{key}", f"params.{key}: expected a value that JSON can hold, got {one}")
+                    name = f"params.{key}"
+                    self.problem(name, f"{name}: expected a value that JSON can hold, got {_short(one)}")
             return value
         self.problem("params", "params: expected a table, [params]")
         return {}
@@ -497,7 +512,10 @@ class _Reader:
         """Make a path of the job file one that works from here, without needless `..`."""
         placed = self._base / expand_date(path)
         shorter = Path(os.path.normpath(placed))
-        return shorter if shorter.resolve() == placed.resolve() else placed  # `..` behind a symbolic link stays
+        try:
+            return shorter if shorter.resolve() == placed.resolve() else placed  # `..` behind a symbolic link stays
+        except (OSError, RuntimeError):  # a loop of symbolic links
+            return placed
 
 
 def expand_date(text: str, now: datetime.datetime | None = None) -> str:
@@ -511,7 +529,9 @@ def _is_json(value: object) -> bool:
         return all(_is_json(one) for one in value.values())
     if isinstance(value, list):
         return all(_is_json(one) for one in value)
-    return isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, int):
+        return -_LARGEST <= value <= _LARGEST
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _short(value: object) -> str:
@@ -519,11 +539,15 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
+_LONG_STRING = re.compile(r"\"{3}(?:\\.|.)*?\"{3}|'{3}.*?'{3}", re.DOTALL)
+
+
 def _line_of(text: str, name: str) -> int | None:
     """Find the line where a key (or its section) stands, for messages; None if it does not stand there."""
     section, _, key = name.rpartition(".")
     here = ""
-    for number, line in enumerate(text.splitlines(), 1):
+    text = _LONG_STRING.sub(lambda found: "\n" * found.group().count("\n"), text)  # prompts may look like TOML
+    for number, line in enumerate(text.split("\n"), 1):
         header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
         if header:
             here = header.group(1)
@@ -548,40 +572,62 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def _impossible(job: Job) -> list[str]:
+#: A key of the job and what is wrong with its value.
+_Problem = tuple[str, str]
+
+
+def _impossible(job: Job) -> list[_Problem]:
     problems = []
     endpoint = job.endpoint
     if endpoint.base_url:
-        problems += _bad_url(endpoint.base_url)
+        problems += [("endpoint.base_url", message) for message in _bad_url(endpoint.base_url)]
         if endpoint.simulate:
-            problems.append("endpoint.simulate and endpoint.base_url exclude each other; remove one")
+            words = "endpoint.simulate and endpoint.base_url exclude each other; remove one"
+            problems.append(("endpoint.simulate", words))
         if endpoint.model == PLACEHOLDER_MODEL:
-            problems.append(
-                f"endpoint.model is still the placeholder {PLACEHOLDER_MODEL}; "
-                "use a model id that your account lists (-m ID)"
-            )
+            words = "use a model id that your account lists (-m ID)"
+            problems.append(("endpoint.model", f"endpoint.model is still the placeholder {PLACEHOLDER_MODEL}; {words}"))
     if len(job.input) > 1 and "-" in job.input:
-        problems.append('input: "-" (standard input) cannot be combined with files')
+        problems.append(("input", 'input: "-" (standard input) cannot be combined with files'))
     if job.structured.mode != "auto" and job.structured.schema is None:
-        problems.append(f'structured.mode = "{job.structured.mode}" needs structured.schema')
+        words = f'structured.mode = "{job.structured.mode}" needs structured.schema'
+        problems.append(("structured.mode", words))
     if not _usable_encoding(job.encoding):
-        problems.append(
+        words = (
             f"encoding: {job.encoding!r} is not usable; expected the name of an encoding in which a line ends "
             'with the byte 0A, such as "utf-8", "gb18030" or "big5" (convert UTF-16 with iconv first)'
         )
+        problems.append(("encoding", words))
+    # The command line and the environment can hold any bytes; neither a request nor `run.json` can.
+    prompt = job.prompt or Prompt()
+    texts = {
+        "job file": job.path, "output": job.output, "prompt.user": prompt.user, "prompt.system": prompt.system,
+        "endpoint.base_url": endpoint.base_url, "endpoint.model": endpoint.model,
+        "structured.schema": job.structured.schema,
+    }  # fmt: skip
+    problems += [(key, f"{key}: holds bytes that are not UTF-8") for key, text in texts.items() if not _is_utf8(text)]
     reserved = {"messages", "stream"} & set(job.params)
-    problems += [f"params.{key}: set by batchrun, remove it" for key in sorted(reserved)]
+    problems += [(f"params.{key}", f"params.{key}: set by batchrun, remove it") for key in sorted(reserved)]
     return problems
 
 
+def _is_utf8(text: object) -> bool:
+    return _printable(str(text)) == str(text)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _bad_url(url: str) -> list[str]:
+    shown = re.sub(r"[^/@]*@", "…@", url)  # what stands before the @ may be a password
     try:
         parts = urlsplit(url)
         port_is_fine = parts.port is None or parts.port > 0
     except ValueError:
-        return [f"endpoint.base_url: {url!r} is not a URL"]
+        return [f"endpoint.base_url: {shown!r} is not a URL"]
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
-        return [f"endpoint.base_url: expected http:// or https:// and a host, got {url!r}"]
+        return [f"endpoint.base_url: expected http:// or https:// and a host, got {shown!r}"]
     problems = []
     if parts.username or parts.password:
         problems.append("endpoint.base_url: holds a user name or password; keys come from the environment")
@@ -601,19 +647,22 @@ def _usable_encoding(name: str) -> bool:
         return False
 
 
-def _unavailable(job: Job) -> list[str]:
+def _unavailable(job: Job) -> list[_Problem]:
     """Name what the contract has and this version does not do yet, so that nobody relies on it."""
     wanted = {
-        'endpoint.dialect other than "auto"': job.endpoint.dialect != "auto",
-        "endpoint.stream = true": job.endpoint.stream is True,
-        'endpoint.lane = "batch"': job.endpoint.lane != "standard",
-        "endpoint.drop_unsupported = true": job.endpoint.drop_unsupported,
-        'structured.mode = "tool"': job.structured.mode == "tool",
-        "limits.tokens_per_minute (--tpm)": job.limits.tokens_per_minute is not None,
-        "budget.max_cost (--max-cost)": job.budget.max_cost is not None,
-        'data_boundary.scan = "redact"': job.data_boundary.scan == "redact",
-    }
-    return [f"{what} is not available in this version of batchrun" for what, asked in wanted.items() if asked]
+        "endpoint.dialect": ('endpoint.dialect other than "auto"', job.endpoint.dialect != "auto"),
+        "endpoint.stream": ("endpoint.stream = true", job.endpoint.stream is True),
+        "endpoint.lane": ('endpoint.lane = "batch"', job.endpoint.lane != "standard"),
+        "endpoint.drop_unsupported": ("endpoint.drop_unsupported = true", job.endpoint.drop_unsupported),
+        "structured.mode": ('structured.mode = "tool"', job.structured.mode == "tool"),
+        "limits.tokens_per_minute": (
+            "limits.tokens_per_minute (--tpm)", job.limits.tokens_per_minute is not None,
+        ),
+        "budget.max_cost": ("budget.max_cost (--max-cost)", job.budget.max_cost is not None),
+        "data_boundary.scan": ('data_boundary.scan = "redact"', job.data_boundary.scan == "redact"),
+    }  # fmt: skip
+    words = "is not available in this version of batchrun"
+    return [(key, f"{what} {words}") for key, (what, asked) in wanted.items() if asked]
 
 
 def as_plain(value: object) -> Any:
@@ -626,4 +675,4 @@ def as_plain(value: object) -> Any:
         return {str(key): as_plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [as_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+    return _printable(str(value)) if isinstance(value, Path | str) else value  # file names may be no UTF-8

@@ -63,10 +63,12 @@ class Pacer:
         if self._stopping.is_set():
             raise Stopping
         now = asyncio.get_running_loop().time()
-        if self._interval_s:
-            at = max(now, self._next_at)
+        while True:
+            # A moment inside of a pause would be one of many that all come due when the pause ends.
+            at = max(now, self._next_at, self._paused_until)
             self._next_at = at + self._interval_s
             if at > now:
                 await self.sleep(at - now)
-        while (wait := self.paused_for()) > 0:
-            await self.sleep(wait)
+            if self._paused_until <= at:
+                return
+            now = at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import wraps
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +25,11 @@ SCHEMA_INSTRUCTION = (
     "只输出一个符合下面 JSON Schema 的 JSON 值，不要输出解释、Markdown 标记或其他任何文字。\nJSON Schema:\n"
 )
 _VARIABLE = re.compile(r"\{\{[ \t]*([^\W\d]\w*)[ \t]*\}\}")
+#: Jinja's filters that take their value's text.
+_TEXT_FILTERS = (
+    "capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "replace", "safe", "string",
+    "striptags", "title", "trim", "truncate", "upper", "urlencode", "wordcount", "wordwrap",
+)  # fmt: skip
 #: What goes back with an invalid output.
 REASK_INSTRUCTION = "上面的输出不能使用：{reason}\n请重新输出，只输出一个符合要求的 JSON 值，不要输出其他任何文字。"
 
@@ -37,9 +43,10 @@ class RequestBuilder:
         self._user = _Template("prompt.user", prompt.user, job) if prompt and prompt.user else None
         self._system = _Template("prompt.system", prompt.system, job) if prompt and prompt.system else None
         self._model = job.endpoint.model
-        self._params = dict(job.params)
+        # Sorted, so that the fingerprint does not follow the order in the job file.
+        self._params = dict(sorted(job.params.items()))
         self._schema_text = None
-        self._salt = schema or b""
+        self._salt = orjson.dumps(orjson.loads(schema)) if schema else b""
         mode = effective_mode(job)
         if schema is not None:
             self._params = {**_response_format(mode, schema), **self._params}
@@ -211,7 +218,22 @@ def _environment(newline: Literal["\n", "\r\n"]) -> Any:
         finalize=_finalize,
     )  # fmt: skip
     environment.filters["tojson"] = _to_json
+    for name in _TEXT_FILTERS:
+        environment.filters[name] = _without_null(environment.filters[name])
     return environment
+
+
+def _without_null(text_filter: Any) -> Any:
+    """Guard a filter that would turn null into the word None."""
+    position = 1 if hasattr(text_filter, "jinja_pass_arg") else 0  # after the context that some filters get
+
+    @wraps(text_filter)
+    def guarded(*args: Any, **options: Any) -> Any:
+        if args[position] is None:
+            raise _NullError
+        return text_filter(*args, **options)
+
+    return guarded
 
 
 def _finalize(value: Any) -> Any:

@@ -48,7 +48,7 @@ class Retries:
         if error.retry_after_s is None:
             return backoff
         # Those whom the server sent away together come back spread over a moment.
-        return error.retry_after_s + self._rng.uniform(0.0, min(1.0, ceiling / 4))
+        return max(backoff, error.retry_after_s + self._rng.uniform(0.0, min(1.0, ceiling / 4)))
 
     async def run(
         self,

@@ -39,6 +39,7 @@ from batchrun.version import __version__
 
 if TYPE_CHECKING:
     from batchrun.job import Job
+    from batchrun.simulator import Simulator
 
 DEFAULT_CONCURRENCY = 32
 #: After a stop, calls in flight have this long to end; their items stay pending if they do not.
@@ -89,6 +90,7 @@ class Runner:
         self._paths = expand_inputs(job.input)
         self._reader = ItemReader(self._paths, encoding=job.encoding, templated=templated)
         self._concurrency = DEFAULT_CONCURRENCY if job.limits.concurrency == "auto" else job.limits.concurrency
+        self._simulator = _simulator(job) if job.endpoint.simulate else None
         self._tally = Tally()
         self._results_now = self._failures_now = self._skipped = 0
         self._under_way: dict[int, _Work] = {}
@@ -113,6 +115,8 @@ class Runner:
         async with AsyncExitStack() as stack:
             self._store = RunDirectory(self.job.output)
             stack.callback(self._store.close)
+            for note in self._store.notes:
+                self._observer.notice("recovered", note)
             self._run_id = str(self._store.manifest().get("run_id") or uuid.uuid4())
             base_url = await self._base_url(stack)
             self._client = await stack.enter_async_context(
@@ -126,27 +130,15 @@ class Runner:
                 stack.callback(timer.cancel)
             await self._work_and_write()
             summary = await self._summary()
-            if self._begun:
+            if self._begun or not self._store.manifest_path.exists():
                 self._store.save_manifest(self._manifest(summary))
         return summary
 
     async def _base_url(self, stack: AsyncExitStack) -> str:
-        endpoint = self.job.endpoint
-        if endpoint.base_url:
-            return endpoint.base_url
-        from batchrun.simulator import SettingsError, Simulator, SimulatorSettings
-
-        options = self.job.simulator
-        try:
-            settings = SimulatorSettings(
-                dialect=str(endpoint.simulate), latency_s=options.latency, jitter_s=options.jitter,
-                requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute,
-                max_concurrency=options.max_concurrency, faults=options.faults, seed=options.seed,
-            )  # fmt: skip
-            simulator = await stack.enter_async_context(Simulator(settings))
-        except SettingsError as error:
-            raise JobError(f"simulated provider: {error}") from error
-        return str(simulator.base_url)
+        if self._simulator is None:
+            return str(self.job.endpoint.base_url)
+        await stack.enter_async_context(self._simulator)
+        return str(self._simulator.base_url)
 
     async def _work_and_write(self) -> None:
         writer = asyncio.create_task(self._store.write())
@@ -433,6 +425,21 @@ class Runner:
             "versions": {"python": sys.version.split()[0], "batchrun": __version__},
             "summary": summary and summary.as_dict(),
         }
+
+
+def _simulator(job: Job) -> Simulator:
+    from batchrun.simulator import SettingsError, Simulator, SimulatorSettings
+
+    options = job.simulator
+    try:
+        settings = SimulatorSettings(
+            dialect=str(job.endpoint.simulate), latency_s=options.latency, jitter_s=options.jitter,
+            requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute,
+            max_concurrency=options.max_concurrency, faults=options.faults, seed=options.seed,
+        )  # fmt: skip
+    except SettingsError as error:
+        raise JobError(f"simulated provider: {error}") from error
+    return Simulator(settings)
 
 
 async def run_async(job: Job, *, observer: Observer | None = None, limit: int | None = None) -> Summary:

@@ -204,7 +204,7 @@ def completion(content: Any = "ok", *, finish: Any = "stop", **more: Any) -> dic
 
 
 def http(status: int = 200, body: Any = b"", *headers: str, length: int | None = None) -> bytes:
-    """Give an HTTP answer; a body that is not bytes goes out as JSON. `length` is announced in place of the true one."""
+    """Give an HTTP answer; a body that is not bytes goes out as JSON. `length` is announced in place of its own."""
     data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
     kind = "application/json" if not isinstance(body, bytes) else "text/plain"
     lines = [f"HTTP/1.1 {status} Something", f"Content-Length: {len(data) if length is None else length}"]

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import ROOT, Ended, environment, records
+
 from batchrun.cli import main
 from batchrun.job import Job
 from batchrun.records import ErrorKind
-from conftest import ROOT, Ended, environment, records
 
 README = (ROOT / "README.md").read_text("utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from batchrun.cli.console import open_closed_streams
 from batchrun.cli.init import init
 from batchrun.cli.run import run
 from batchrun.cli.simulate import simulate
@@ -21,6 +22,7 @@ def main() -> None:
     Send only non-sensitive data that can be sent again: no sensitive personal, confidential customer, regulated or
     residency-bound data.
     """
+    open_closed_streams()
 
 
 main.add_command(run)

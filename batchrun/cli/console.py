@@ -8,13 +8,26 @@ import sys
 from typing import NoReturn
 
 # C0 and C1 controls, and the marks that turn the reading direction: they could rewrite what stands on the screen.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: object, limit: int = 300) -> str:
     """Make foreign text harmless: one line, control characters spelled out, cut at `limit` characters."""
     clean = _UNSAFE.sub(lambda found: f"\\x{ord(found.group()):02x}", str(text))
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def printable_json(line: str) -> str:
+    """Make a line of JSON harmless for a terminal, and leave it JSON that says the same."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found.group()):04x}", line)
+
+
+def open_closed_streams() -> None:
+    """Point standard streams that the caller closed to nowhere, or the next file opened would take their place."""
+    for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            _silence(fd)
+            setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
 class Console:
@@ -48,12 +61,14 @@ class Console:
 
 
 def print_data(text: str) -> None:
-    """Write data to standard output; a reader that went away is no error."""
+    """Write data to standard output, as UTF-8 in every locale; a reader that went away is no error."""
     try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
+        sys.stdout.buffer.write((text + "\n").encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
+    except OSError as error:
         _silence(sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            Console().line(f"batchrun: standard output cannot be written: {error.strerror}")
 
 
 def fail(message: str, exit_code: int) -> NoReturn:
@@ -66,6 +81,7 @@ def fail(message: str, exit_code: int) -> NoReturn:
 
 def _silence(fd: int) -> None:
     """Point a broken stream to nowhere, or Python complains about it at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, fd)
-    os.close(nowhere)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != fd:
+        os.dup2(nowhere, fd)
+        os.close(nowhere)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
 
-from batchrun.cli.console import Console, printable
+from batchrun.cli.console import Console, printable, printable_json
 from batchrun.cli.words import amount, duration
 from batchrun.records import utc_now
 
@@ -97,7 +97,7 @@ class LogLines:
         if self._as_json:
             line = json.dumps({"time": utc_now(), "event": event, "message": message, **fields}, ensure_ascii=False)
             # JSON leaves C1 controls and direction marks as they are; a terminal would obey them.
-            self._console.line(printable(line, 100_000))
+            self._console.line(printable_json(line))
         else:
             self._console.line(f"{utc_now()} {event}: {printable(message, 2000)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -67,7 +67,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--concurrency", type=_Parsed("N|auto", "parse_concurrency"), help="Requests in flight at most.")
 @click.option("--rpm", type=_POSITIVE, help="Requests a minute at most.")
 @click.option("--tpm", type=_POSITIVE, help="Tokens a minute at most.")
-@click.option("--max-attempts", type=click.IntRange(1), metavar="N", help="Attempts for an item at most.")
+@click.option("--max-attempts", type=click.IntRange(1, 1_000_000), metavar="N", help="Attempts for an item at most.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
 @click.option("--deadline", type=Duration(), help="Send nothing after this time, such as 2h.")
 @click.option("--max-cost", type=_POSITIVE, metavar="AMOUNT", help="Stop before more than this is spent.")
@@ -110,13 +110,23 @@ def run(
         runner = Runner(job, display, limit=limit)
         summary = _execute(runner, display)
     except (JobError, InputError) as error:
-        fail(str(error), 2)
+        _refuse(str(error), 2, log_format)
     except LockedError as error:
-        fail(str(error), 75)
+        _refuse(str(error), 75, log_format)
     except StoreError as error:
-        fail(str(error), 1 if runner and runner.attempts_made else 2)
+        _refuse(str(error), 1 if runner and runner.attempts_made else 2, log_format)
     _report(summary, job_file, console, as_json=as_json, quiet=quiet, log_format=log_format)
     raise SystemExit(summary.exit_code)
+
+
+def _refuse(message: str, exit_code: int, log_format: str | None) -> NoReturn:
+    """Say why the run is over, in the form that the log has, and end."""
+    if log_format != "json":
+        fail(message, exit_code)
+    from batchrun.cli.progress import LogLines
+
+    LogLines(Console(), as_json=True).notice("error", message, exit_code=exit_code)
+    raise SystemExit(exit_code)
 
 
 def _load(job_file: Path | None, flags: dict[str, Any]) -> Job:

@@ -23,6 +23,8 @@ _TROUBLE = {
     "model_context_window_exceeded": ErrorKind.TRUNCATED,
 }
 _FINE = ("stop", "tool_calls", "function_call", "stop_sequence", "end_turn", "eos")
+#: More tokens than this are no count; numbers over 64 bits could not even be written down.
+_MAX_COUNT = 10**15
 _THINK = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
 #: Escapes in JSON text: a pair of surrogates, a lone one (the only group), any other.
 _ESCAPE = re.compile(
@@ -42,8 +44,16 @@ def kept_headers(headers: Any) -> dict[str, str]:
     for name, value in headers.items():
         key = name.lower()
         if key not in _SHOWN_HEADERS_NOT:
-            kept[key] = f"{kept[key]}, {value}" if key in kept else value
+            text = value if value.isascii() else _readable(value)
+            kept[key] = f"{kept[key]}, {text}" if key in kept else text
+    if "retry-after" in kept and "Date" in headers:
+        kept["date"] = headers["Date"]  # what a date in Retry-After counts from
     return kept
+
+
+def _readable(value: str) -> str:
+    """Replace the lone surrogates that stand for bytes that are no UTF-8: no record can hold them."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def understand(status: int, headers: dict[str, str], body: bytes, rules: Rules) -> Response:
@@ -119,38 +129,33 @@ def _no_answer(provider: Provider, value: Any, rules: Rules) -> EndpointError:
 def _normalise(value: dict[str, Any], provider: Provider, warnings: list[str]) -> Response:
     """Take the first choice's message out of a chat completion; everything else stays in the body."""
     usage = read_usage(value.get("usage"))
-    choices = value.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
-        raise EndpointError(
-            ErrorKind.INVALID_RESPONSE, "HTTP 200 without choices[0].message", provider=provider, usage=usage
-        )
+    try:
+        choice = value["choices"][0]
+        message = choice["message"]
+        content = message.get("content")
+    except (AttributeError, IndexError, KeyError, TypeError):
+        words = f"HTTP {provider.status} without choices[0].message"
+        raise EndpointError(ErrorKind.INVALID_RESPONSE, words, provider=provider, usage=usage) from None
     finish = choice.get("finish_reason")
-    text, reasoning = _text_and_reasoning(message)
-    trouble = _trouble(finish, message, text)
-    if trouble is not None:
-        raise EndpointError(trouble[0], trouble[1], provider=provider, usage=usage)
-    if finish not in _FINE:
-        warnings.append(f"finish_reason:{str(finish)[:40]}")
+    text, reasoning = _text_and_reasoning(message, content)
+    if finish != "stop" or not text or text.isspace():
+        trouble = _trouble(finish, message, text)
+        if trouble is not None:
+            raise EndpointError(trouble[0], trouble[1], provider=provider, usage=usage)
+        if finish not in _FINE:
+            warnings.append(f"finish_reason:{str(finish)[:40]}")
     if usage is None:
         warnings.append("no_usage")
     model = value.get("model")
-    return Response(
-        text=text or None,
-        reasoning=reasoning,
-        finish_reason=str(finish),
-        model=model if isinstance(model, str) else None,
-        usage=usage,
-        provider=provider,
-        warnings=tuple(warnings),
-    )
+    if not isinstance(model, str):
+        model = None
+    return Response(text or None, reasoning, str(finish), model, usage, provider, tuple(warnings))
 
 
 def _trouble(finish: object, message: dict[str, Any], text: str) -> tuple[ErrorKind, str] | None:
-    if finish is None or finish == "":
+    if not isinstance(finish, str) or not finish:
         return ErrorKind.INVALID_RESPONSE, "the answer has no finish_reason: it may be cut off"
-    kind = _TROUBLE.get(finish) if isinstance(finish, str) else None
+    kind = _TROUBLE.get(finish)
     if kind is not None:
         return kind, f"the answer ended with finish_reason {finish!r}"
     if text.strip() or message.get("tool_calls"):
@@ -160,16 +165,15 @@ def _trouble(finish: object, message: dict[str, Any], text: str) -> tuple[ErrorK
     return ErrorKind.EMPTY_OUTPUT, "the answer is empty"
 
 
-def _text_and_reasoning(message: dict[str, Any]) -> tuple[str, str | None]:
-    content = message.get("content")
+def _text_and_reasoning(message: dict[str, Any], content: Any) -> tuple[str, str | None]:
     if isinstance(content, list):  # a list of parts, as some servers send it
-        content = "".join(
-            part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
-        )
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        content = "".join(text for text in texts if isinstance(text, str))
     text = content if isinstance(content, str) else ""
     for key in ("reasoning_content", "reasoning"):
-        if isinstance(message.get(key), str) and message[key]:
-            return text, message[key]
+        reasoning = message.get(key)
+        if reasoning and isinstance(reasoning, str):
+            return text, reasoning
     thought = _THINK.match(text) if "<think>" in text else None
     return (text[thought.end() :], thought.group(1).strip()) if thought else (text, None)
 
@@ -192,4 +196,4 @@ def read_usage(value: Any) -> Usage | None:
 
 def _count(table: Any, key: str) -> int:
     number = table.get(key) if isinstance(table, dict) else None
-    return number if type(number) is int and number >= 0 else 0
+    return number if type(number) is int and 0 <= number <= _MAX_COUNT else 0

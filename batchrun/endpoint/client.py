@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import ssl
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from yarl import URL
@@ -24,6 +26,8 @@ _CONNECT_TIMEOUT_S = 10.0
 #: Below the shortest keep-alive of common servers (uvicorn's 5 s), so that a closing connection is seldom reused.
 _KEEP_ALIVE_S = 4.5
 _HIDDEN_KEY = "[key]"
+#: A shorter key is a placeholder, as local servers want one ("EMPTY", "x"); taking it out would spoil good answers.
+_SHORTEST_SECRET = 6
 
 
 class Client:
@@ -35,8 +39,8 @@ class Client:
     def __init__(self, base_url: str, key: str | None, *, attempt_timeout_s: float) -> None:
         self._url = URL(base_url.rstrip("/") + "/chat/completions")
         self._key = key
-        self._key_bytes = key.encode() if key else None
-        self._timeout = aiohttp.ClientTimeout(total=attempt_timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
+        self._secret = key.encode() if key and len(key) >= _SHORTEST_SECRET else None
+        self._spelled = _spellings(self._secret) if self._secret else None
         self._timeout_s = attempt_timeout_s
         self._rules = load_rules()
         self._session: aiohttp.ClientSession | None = None
@@ -47,10 +51,11 @@ class Client:
             headers["Authorization"] = f"Bearer {self._key}"
         self._session = aiohttp.ClientSession(
             # The pacer bounds the concurrency; a limit here would only make requests wait unseen.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ttl_dns_cache=300),
+            connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ttl_dns_cache=300),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
-            timeout=self._timeout,
+            # The whole attempt is timed in `chat`; aiohttp's own timers for it take a sixth of a request's time.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
             trust_env=False,
         )
         return self
@@ -64,7 +69,8 @@ class Client:
     async def chat(self, body: bytes, idempotency_key: str | None = None) -> Response:
         """Send one chat completion request and read its whole answer. Raises `EndpointError`."""
         try:
-            status, headers, answer = await self._exchange(body, idempotency_key)
+            async with asyncio.timeout(self._timeout_s):
+                status, headers, answer = await self._exchange(body, idempotency_key)
         except TimeoutError as error:
             raise EndpointError(ErrorKind.TIMEOUT, self._timeout_message(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:
@@ -81,16 +87,19 @@ class Client:
         if self._session is None:
             raise RuntimeError("Client is used outside of its context")
         own = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-        async with self._session.post(self._url, data=body, headers=own, allow_redirects=False) as response:
+        response = await self._session.post(self._url, data=body, headers=own, allow_redirects=False)
+        try:
             answer = await _read(response)
-            headers = kept_headers(response.headers)
-        if self._key and self._key_bytes:
+        except BaseException:
+            response.close()  # an answer that was not read to its end leaves its connection unusable
+            raise
+        headers = kept_headers(response.headers)
+        if self._secret and self._spelled:
             # A provider may echo the key, in an error mostly; it must not reach a file or a message.
-            if self._key_bytes in answer:
-                answer = answer.replace(self._key_bytes, _HIDDEN_KEY.encode())
-            for name, value in headers.items():
-                if self._key in value:
-                    headers[name] = value.replace(self._key, _HIDDEN_KEY)
+            if self._secret in answer or b"\\u00" in answer or b"\\/" in answer:
+                answer = self._spelled.sub(_HIDDEN_KEY.encode(), answer)
+            if self._key and self._key in "".join(headers.values()):
+                headers = {name: self._hide(value) for name, value in headers.items()}
         return response.status, headers, answer
 
     def _timeout_message(self, error: TimeoutError) -> str:
@@ -101,7 +110,32 @@ class Client:
     def _words(self, what: str, error: Exception) -> str:
         """Describe an exception without its repr, which can hold the request's headers."""
         text = f"{what}: {error}" if str(error) else what
-        return text.replace(self._key, _HIDDEN_KEY) if self._key else text
+        return self._hide(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+
+    def _hide(self, text: str) -> str:
+        return text.replace(self._key, _HIDDEN_KEY) if self._secret and self._key else text
+
+
+def _spellings(secret: bytes) -> re.Pattern[bytes]:
+    """Match a key in JSON text, each of its characters as it is or escaped."""
+    one = (rb"(?:\\?%s|\\u00(?i:%02x))" % (re.escape(bytes([char])), char) for char in secret)
+    return re.compile(b"".join(one))
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives out no idle connection on which bytes came that nobody asked for: they would answer the next request."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - not ours
+    ) -> aiohttp.connector.Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            if connection.protocol is None or not connection.protocol.should_close:
+                return connection
+            connection.close()
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -113,7 +147,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         size += len(chunk)
         if size > MAX_BODY_BYTES:
-            response.close()
             message = f"the answer is longer than {MAX_BODY_BYTES} bytes"
             raise EndpointError(ErrorKind.INVALID_RESPONSE, message)
         parts.append(chunk)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _MESSAGE_KEYS = ("message", "msg", "detail", "error_msg", "err", "status_msg")
 _CODE_KEYS = ("code", "status_code", "error_code", "type")
-_MAX_NESTED = 3
+_MAX_UNPACKED = 3
+_MAX_DEPTH = 12
 _MAX_MESSAGE = 500
 
 
@@ -104,11 +105,11 @@ def classify(provider: Provider, value: Any, rules: Rules) -> EndpointError:
     )
 
 
-def read_signal(value: Any, depth: int = 0) -> Signal:
+def read_signal(value: Any, unpacked: int = 0, depth: int = 0) -> Signal:
     """Find message and codes in an error body of any shape, unpacking JSON inside strings up to three times."""
     if isinstance(value, str):
-        return _read_text(value, depth)
-    if not isinstance(value, dict) or depth > _MAX_NESTED:
+        return _read_text(value, unpacked, depth)
+    if not isinstance(value, dict) or depth > _MAX_DEPTH:
         return Signal()
     message = ""
     codes = tuple(
@@ -118,21 +119,21 @@ def read_signal(value: Any, depth: int = 0) -> Signal:
     )
     for key in _MESSAGE_KEYS:
         if isinstance(value.get(key), str) and value[key]:
-            inner = _read_text(value[key], depth)
+            inner = _read_text(value[key], unpacked, depth)
             message, codes = inner.message, codes + inner.codes
             break
     for key in ("error", "base_resp", "header", "response", "metadata", "raw", "data"):
         if key in value and not (key == "response" and message):
-            inner = read_signal(value[key], depth + 1)
+            inner = read_signal(value[key], unpacked, depth + 1)
             # The outer message often says no more than that a provider failed.
             message, codes = (inner.message or message), inner.codes + codes
     return Signal(message, tuple(dict.fromkeys(codes)))
 
 
-def _read_text(text: str, depth: int) -> Signal:
-    if depth < _MAX_NESTED and text.lstrip()[:1] in ("{", '"'):
+def _read_text(text: str, unpacked: int, depth: int) -> Signal:
+    if unpacked < _MAX_UNPACKED and text.lstrip()[:1] in ("{", '"'):
         try:
-            inner = read_signal(orjson.loads(text), depth + 1)
+            inner = read_signal(orjson.loads(text), unpacked + 1, depth + 1)
         except orjson.JSONDecodeError:
             return Signal(text)
         return inner if inner.message else Signal(text, inner.codes)

@@ -22,7 +22,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     `now` is the wall-clock time against which dates count.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
+    if milliseconds is not None and milliseconds > 0:
         return _bounded(milliseconds / 1000)
     text = headers.get("retry-after")
     if text is None:

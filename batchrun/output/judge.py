@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _FENCE = re.compile(r"\A\s*```[A-Za-z0-9_-]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*```\s*\Z", re.DOTALL)
 
+#: A value nested deeper than this cannot be written into a record.
+_DEPTH = 200
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -34,8 +37,10 @@ class Judge:
 
     def judge(self, text: str | None) -> Verdict:
         """Give the output of a text: as it is, or out of the one code fence that is all of it; never guessed."""
-        if self._schema is None or text is None:
+        if self._schema is None:
             return Verdict(value=text)
+        if text is None:
+            return Verdict(problem="the answer holds tool calls and no text")
         method, body = "as_is", text
         fence = _FENCE.match(text)
         if fence:
@@ -44,7 +49,21 @@ class Judge:
             value = orjson.loads(body)
         except orjson.JSONDecodeError as error:
             return Verdict(problem=f"not valid JSON: {error}")
+        if body.count("[") + body.count("{") > _DEPTH and _too_deep(value):
+            return Verdict(problem=f"nested more than {_DEPTH} levels deep")
         problems = self._schema.errors(value)
         if problems:
             return Verdict(problem="; ".join(problems))
         return Verdict(value=value, extraction=Extraction(self._mode, method))
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEPTH):
+        level = [
+            child
+            for one in level
+            if isinstance(one, dict | list)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+    return any(isinstance(one, dict | list) for one in level)

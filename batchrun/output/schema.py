@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHOWN_ERRORS = 5
+_SHOWN_CHARS = 300
 
 
 class Schema:
@@ -52,7 +53,8 @@ class Schema:
         found = []
         for error in self._validator.iter_errors(value):
             path = "/".join(map(str, error.instance_path)) or "(root)"
-            found.append(f"{path}: {error.message}")
+            message = error.message
+            found.append(f"{path[:_SHOWN_CHARS]}: {message[:_SHOWN_CHARS]}{'…' if len(message) > _SHOWN_CHARS else ''}")
             if len(found) == _SHOWN_ERRORS:
                 break
         return found

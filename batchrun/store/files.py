@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PRIVATE = 0o600
+#: How a record begins: id and line, then for a failure its error, which is never nested.
+_HEAD = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*","line":\d+,("error":\{(?:"(?:[^"\\]|\\.)*"|[^"{}])*\},)?')
 
 
 class StoreError(Exception):
@@ -35,6 +38,7 @@ class JsonLines:
         """Open or make the file; `read` is called with each record that stands in it."""
         self.path = path
         self.lines = 0
+        self.note: str | None = None
         self._fd = _open_private(path)
         try:
             self._size = self._recover(read)
@@ -69,8 +73,12 @@ class JsonLines:
 
     def _check_unchanged(self) -> None:
         status = os.fstat(self._fd)
-        if status.st_nlink == 0:
-            raise StoreError(f"{self.path}: was deleted while the run was writing it; nothing more is sent")
+        try:
+            there = self.path.lstat()
+        except OSError:
+            there = None
+        if there is None or not os.path.samestat(status, there):
+            raise StoreError(f"{self.path}: was deleted or moved while the run was writing it; nothing more is sent")
         if status.st_size != self._size:
             raise StoreError(
                 f"{self.path}: has {status.st_size} bytes where batchrun left {self._size}: "
@@ -90,11 +98,16 @@ class JsonLines:
                             "the file was damaged or changed, restore it or use another output"
                         )
                     break
-                read(record)
+                try:
+                    read(record)
+                except ValueError as error:
+                    raise StoreError(f"{self.path}:{self.lines + 1}: {error}; restore the file") from error
                 self.lines += 1
                 size += len(line)
-        if size != os.fstat(self._fd).st_size:
+        torn = os.fstat(self._fd).st_size - size
+        if torn:
             self._cut(size)
+            self.note = f"{self.path}: the unfinished last line was cut off ({torn} bytes); its item runs again"
         return size
 
     def _cut(self, size: int) -> None:
@@ -126,10 +139,22 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         try:
-            record = json.loads(line)  # a provider's body may hold numbers that orjson refuses
+            record = json.loads(line, parse_int=_integer)  # a provider's body may hold numbers that orjson refuses
         except ValueError:
             return None
+        except RecursionError:
+            record = _record_head(line)
     return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None
+
+
+def _integer(text: str) -> int | float:
+    return int(text) if len(text) < 4000 else float("inf")  # Python refuses to read longer ones
+
+
+def _record_head(line: bytes) -> dict[str, Any] | None:
+    """Read what is needed of a record that is nested too deeply to be parsed: a provider's body or an item can be."""
+    found = _HEAD.match(line)
+    return orjson.loads(b"{%s}" % found[0].removeprefix(b"{").removesuffix(b",")) if found else None
 
 
 def _open_private(path: Path) -> int:

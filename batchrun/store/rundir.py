@@ -70,6 +70,11 @@ class RunDirectory:
         """How many failures are in the queue."""
         return self._failures_file.lines
 
+    @property
+    def notes(self) -> list[str]:
+        """What had to be mended when the folder was opened."""
+        return [file.note for file in (self._results_file, self._failures_file) if file.note]
+
     def manifest(self) -> dict[str, Any]:
         """Give the manifest as it stands on disk; empty if there is none or it cannot be read."""
         try:
@@ -164,7 +169,8 @@ class RunDirectory:
                     await self._full.wait()
 
     def _read_result(self, record: dict[str, Any]) -> None:
-        self.finished.add(record["id"], _line(record))
+        if self.finished.add(record["id"], _line(record)) is not None:
+            raise ValueError(f"a second result for {record['id']!r}")
 
     def _read_failure(self, record: dict[str, Any]) -> None:
         error = record.get("error")
@@ -176,7 +182,8 @@ class RunDirectory:
 
 def _key(item_id: str, line: int, kind: str) -> str:
     """Give what a record is found by: the id, but for the second use of an id, which is no item of its own."""
-    return f"\0{line}" if kind == ErrorKind.DUPLICATE_ID else item_id
+    # A lone surrogate cannot stand in an item's id.
+    return f"\udc00{line}" if kind == ErrorKind.DUPLICATE_ID else item_id
 
 
 def _line(record: dict[str, Any]) -> int:

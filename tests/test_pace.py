@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrun.pace import Pacer, Stopping
+from tests.virtual import in_virtual_time
+
+
+async def send(pacer: Pacer, sent: list[float], lasts: float = 0.0) -> None:
+    await pacer.admit()
+    sent.append(asyncio.get_running_loop().time())
+    await asyncio.sleep(lasts)
+    pacer.release()
+
+
+def test_concurrency_is_reached_and_never_exceeded() -> None:
+    async def main() -> list[float]:
+        pacer, sent = Pacer(3), []
+        await asyncio.gather(*(send(pacer, sent, 1.0) for _ in range(10)))
+        return sent
+
+    assert in_virtual_time(main()) == pytest.approx([0, 0, 0, 1, 1, 1, 2, 2, 2, 3])
+
+
+def test_requests_a_minute_are_spread_evenly() -> None:
+    async def main() -> list[float]:
+        pacer, sent = Pacer(10, 30), []
+        await asyncio.gather(*(send(pacer, sent, 5.0) for _ in range(5)))
+        return sent
+
+    assert in_virtual_time(main()) == pytest.approx([0, 2, 4, 6, 8])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    per_minute=st.integers(1, 600),
+    concurrency=st.integers(1, 20),
+    requests=st.lists(st.tuples(st.floats(0, 200), st.floats(0, 5)), min_size=2, max_size=40),
+    pauses=st.lists(st.tuples(st.floats(0, 200), st.floats(0.1, 90)), max_size=3),
+)
+def test_no_window_ever_holds_more_than_its_share(
+    per_minute: int, concurrency: int, requests: list[tuple[float, float]], pauses: list[tuple[float, float]]
+) -> None:
+    async def main() -> list[float]:
+        pacer, sent = Pacer(concurrency, per_minute), []
+        loop = asyncio.get_running_loop()
+        for at, seconds in pauses:
+            loop.call_at(at, pacer.pause, seconds)
+
+        async def one(after: float, lasts: float) -> None:
+            await asyncio.sleep(after)
+            await send(pacer, sent, lasts)
+
+        await asyncio.gather(*(one(after, lasts) for after, lasts in requests))
+        return sent
+
+    sent = in_virtual_time(main())
+    assert len(sent) == len(requests)
+    # Requests that are never nearer than this cannot be too many in a window of any length.
+    assert all(later - earlier >= 60 / per_minute - 1e-3 for earlier, later in pairwise(sent))
+    for at, seconds in pauses:
+        # The resolution of the virtual clock: a request of the very moment at which the pause begins may go.
+        assert not [moment for moment in sent if at + 1e-3 < moment < at + seconds - 1e-3]
+
+
+def test_a_pause_holds_everybody_and_a_shorter_one_does_not_end_it() -> None:
+    async def main() -> tuple[list[float], float]:
+        pacer, sent = Pacer(4), []
+        pacer.pause(10.0)
+        pacer.pause(2.0)
+        left = pacer.paused_for()
+        await asyncio.gather(*(send(pacer, sent) for _ in range(8)))
+        return sent, left
+
+    sent, left = in_virtual_time(main())
+    assert left == pytest.approx(10)
+    assert sent == pytest.approx([10.0] * 8)
+
+
+def test_a_pause_that_comes_while_others_wait_for_their_moment_holds_them_too() -> None:
+    async def main() -> list[float]:
+        pacer, sent = Pacer(8, 60), []
+        asyncio.get_running_loop().call_later(1.5, pacer.pause, 20.0)
+        await asyncio.gather(*(send(pacer, sent) for _ in range(6)))
+        return sent
+
+    sent = in_virtual_time(main())
+    assert sent[:2] == pytest.approx([0, 1])
+    assert min(sent[2:]) >= 21.5 - 1e-3
+    assert all(later - earlier >= 1 - 1e-3 for earlier, later in pairwise(sent[2:]))
+
+
+def test_stop_wakes_at_once_whoever_waits() -> None:
+    async def main() -> list[tuple[type[BaseException], float]]:
+        loop = asyncio.get_running_loop()
+        pacer = Pacer(2, 1)
+        pacer.pause(3600)
+        waiting = [pacer.admit(), pacer.admit(), pacer.admit(), pacer.sleep(3600), pacer.sleep(86400)]
+        loop.call_later(1.0, pacer.stop)
+
+        async def ended(one: object) -> tuple[type[BaseException], float]:
+            try:
+                await one  # type: ignore[misc]
+            except Stopping as error:
+                return type(error), loop.time()
+            raise AssertionError("it went")
+
+        return await asyncio.gather(*map(ended, waiting))
+
+    for kind, at in in_virtual_time(main()):
+        assert kind is Stopping
+        assert at == pytest.approx(1.0, abs=0.01)
+
+
+def test_nobody_goes_after_a_stop_and_every_slot_comes_back() -> None:
+    async def main() -> None:
+        pacer = Pacer(1)
+        pacer.stop()
+        for _ in range(3):  # a slot that stayed taken would make the second call wait for ever
+            with pytest.raises(Stopping):
+                await asyncio.wait_for(pacer.admit(), 1)
+        with pytest.raises(Stopping):
+            await pacer.sleep(0)
+
+    in_virtual_time(main())
+
+
+def test_one_who_gives_up_waiting_holds_no_slot() -> None:
+    async def main() -> list[float]:
+        pacer, sent = Pacer(1), []
+        pacer.pause(100)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pacer.admit(), 5)
+        await send(pacer, sent)
+        return sent
+
+    assert in_virtual_time(main()) == pytest.approx([100])
