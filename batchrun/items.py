@@ -208,7 +208,7 @@ def _item(value: dict[str, Any], raw: bytes, line: int, *, templated: bool) -> I
     """Make an item of an object, or the failure that keeps the object and, where it has one, its id."""
     item_id = f"line:{line}"
     try:
-        if value.keys() == FAILURE_KEYS:
+        if len(value) == len(FAILURE_KEYS) and value.keys() == FAILURE_KEYS:
             return _requeued(value, line, templated=templated)
         item_id = _id_of(value, line)
         if not templated:
@@ -245,9 +245,11 @@ def _has_rounded(value: object) -> bool:
     """Tell whether a number in the value may be a whole number that the fast reader rounded to a float."""
     if isinstance(value, float):
         return abs(value) >= 2**63
-    if isinstance(value, dict):
-        return any(_has_rounded(one) for one in value.values() if not isinstance(one, str))
-    return isinstance(value, list) and any(_has_rounded(one) for one in value if not isinstance(one, str))
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:  # noqa: SIM110 - a loop is cheaper, and this is done for every line
+        if type(one) is not str and _has_rounded(one):
+            return True
+    return False
 
 
 def _has_lone_surrogate(value: object) -> bool:

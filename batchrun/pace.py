@@ -18,6 +18,7 @@ class Pacer:
 
     def __init__(self, concurrency: int, requests_per_minute: float | None = None) -> None:
         self.concurrency = concurrency
+        self._now = asyncio.get_running_loop().time
         self._slots = asyncio.Semaphore(concurrency)
         self._interval_s = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._next_at = 0.0
@@ -27,6 +28,8 @@ class Pacer:
     async def admit(self) -> None:
         """Wait for a slot and the right moment. Raises `Stopping`. Each admission needs one `release`."""
         await self._slots.acquire()
+        if not self._interval_s and not self._paused_until and not self._stopping.is_set():
+            return  # nothing to wait for, which is the rule
         try:
             await self._moment()
         except BaseException:
@@ -39,11 +42,11 @@ class Pacer:
 
     def pause(self, seconds: float) -> None:
         """Let nobody go for this long: the endpoint said so."""
-        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
+        self._paused_until = max(self._paused_until, self._now() + seconds)
 
     def paused_for(self) -> float:
         """Give the seconds that the pause still lasts, 0.0 if there is none."""
-        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
+        return max(0.0, self._paused_until - self._now())
 
     def stop(self) -> None:
         """Let nobody go any more; who waits gets `Stopping`."""
@@ -62,7 +65,7 @@ class Pacer:
     async def _moment(self) -> None:
         if self._stopping.is_set():
             raise Stopping
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         while True:
             # A moment inside of a pause would be one of many that all come due when the pause ends.
             at = max(now, self._next_at, self._paused_until)

@@ -46,7 +46,7 @@ class RequestBuilder:
         # Sorted, so that the fingerprint does not follow the order in the job file.
         self._params = dict(sorted(job.params.items()))
         self._schema_text = None
-        self._salt = orjson.dumps(orjson.loads(schema)) if schema else b""
+        self._salt = blake2b(orjson.dumps(orjson.loads(schema))).digest() if schema else b""
         mode = effective_mode(job)
         if schema is not None:
             self._params = {**_response_format(mode, schema), **self._params}
@@ -80,8 +80,7 @@ class RequestBuilder:
                 text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
             except UnicodeEncodeError as error:  # a template made half a character
                 raise _PromptError(f"the request holds a lone surrogate, {error.object[error.start]!a}") from error
-        hashed = blake2b(text, digest_size=16)
-        hashed.update(self._salt)
+        hashed = blake2b(text, digest_size=16, key=self._salt)
         return Request(text, hashed.hexdigest(), body["messages"])
 
     def _body(self, item: Item) -> dict[str, Any]:
@@ -171,9 +170,14 @@ class _Template:
 
     def render(self, fields: Mapping[str, Any]) -> str:
         if self._plain is not None:
-            texts = [fields.get(part) if number % 2 else part for number, part in enumerate(self._plain)]
-            if all(isinstance(text, str) for text in texts):
-                return "".join(texts)  # type: ignore[arg-type] # all are str, mypy does not see it
+            texts = self._plain.copy()
+            for place in range(1, len(texts), 2):
+                text = fields.get(texts[place])
+                if type(text) is not str:
+                    break
+                texts[place] = text
+            else:
+                return "".join(texts)
         try:
             return "".join(self._render(self._context({**self._globals, "item": fields, **fields})))
         except _NullError as error:

@@ -85,15 +85,15 @@ ADVICE: dict[ErrorKind, str] = {
 }
 
 
-@lru_cache(maxsize=2)
-def _utc_second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-
-
 def utc_now() -> str:
     """Give the wall-clock time as the records spell it: UTC, milliseconds, a trailing Z."""
-    milliseconds = time.time_ns() // 1_000_000
-    return f"{_utc_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+    return _utc(time.time_ns() // 1_000_000)
+
+
+@lru_cache(maxsize=8)  # in a fast run several records share a millisecond
+def _utc(milliseconds: int) -> str:
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+    return f"{second}.{milliseconds % 1000:03d}Z"
 
 
 @dataclass(slots=True)

@@ -106,6 +106,7 @@ class Runner:
         """Run the job to its end, or to the stop that comes first."""
         self._started_at = utc_now()
         loop = asyncio.get_running_loop()
+        self._now = loop.time
         self._start_s = loop.time()
         self._rate = Rate(self._start_s)
         self._pacer = Pacer(self._concurrency, self.job.limits.requests_per_minute)
@@ -210,7 +211,7 @@ class Runner:
                 return
 
     def _work(self, item: Any, request: Request) -> _Work:
-        work = _Work(item, request, self._idempotency_key(item, request), asyncio.get_running_loop().time())
+        work = _Work(item, request, self._idempotency_key(item, request), self._now())
         self._under_way[id(work)] = work
         return work
 
@@ -302,7 +303,7 @@ class Runner:
             self._warnings[warning] = self._warnings.get(warning, 0) + 1
         self._results_now += 1
         self._rate.add(1, 0)
-        duration = asyncio.get_running_loop().time() - work.started_at
+        duration = self._now() - work.started_at
         fingerprint = work.request.fingerprint
         self._store.add_result(
             Result(work.item, output, response, work.usage, work.attempts, duration, extraction, fingerprint)

@@ -184,16 +184,15 @@ def read_usage(value: Any) -> Usage | None:
         return None
     prompt_details = value.get("prompt_tokens_details")
     completion_details = value.get("completion_tokens_details")
-    prompt = _count(value, "prompt_tokens")
-    completion = _count(value, "completion_tokens")
-    cached = _count(prompt_details, "cached_tokens") if prompt_details else 0
+    prompt = _count(value.get("prompt_tokens"))
+    completion = _count(value.get("completion_tokens"))
+    cached = _count(prompt_details.get("cached_tokens")) if isinstance(prompt_details, dict) else 0
     for key in ("cached_tokens", "prompt_cache_hit_tokens"):
         if not cached and key in value:
-            cached = _count(value, key)
-    reasoning = _count(completion_details, "reasoning_tokens") if completion_details else 0
-    return Usage(prompt, completion, _count(value, "total_tokens") or prompt + completion, cached, reasoning)
+            cached = _count(value[key])
+    reasoning = _count(completion_details.get("reasoning_tokens")) if isinstance(completion_details, dict) else 0
+    return Usage(prompt, completion, _count(value.get("total_tokens")) or prompt + completion, cached, reasoning)
 
 
-def _count(table: Any, key: str) -> int:
-    number = table.get(key) if isinstance(table, dict) else None
+def _count(number: Any) -> int:
     return number if type(number) is int and 0 <= number <= _MAX_COUNT else 0

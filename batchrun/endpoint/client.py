@@ -11,6 +11,7 @@ import aiohttp
 from yarl import URL
 
 from batchrun.endpoint.answers import kept_headers, understand
+from batchrun.endpoint.deadlines import Deadlines
 from batchrun.endpoint.errors import load_rules
 from batchrun.records import EndpointError, ErrorKind
 from batchrun.version import __version__
@@ -46,6 +47,7 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        self._deadlines = Deadlines(self._timeout_s)
         headers = {"Content-Type": "application/json", "User-Agent": f"batchrun/{__version__}"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -54,7 +56,7 @@ class Client:
             connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ttl_dns_cache=300),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
-            # The whole attempt is timed in `chat`; aiohttp's own timers for it take a sixth of a request's time.
+            # `Deadlines` times the whole attempt; aiohttp's own timers for it take a sixth of a request's time.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
             trust_env=False,
         )
@@ -63,14 +65,21 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._deadlines.close()
         if self._session is not None:
             await self._session.close()
 
     async def chat(self, body: bytes, idempotency_key: str | None = None) -> Response:
         """Send one chat completion request and read its whole answer. Raises `EndpointError`."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            self._deadlines.start()
+            try:
                 status, headers, answer = await self._exchange(body, idempotency_key)
+            except asyncio.CancelledError:
+                self._deadlines.check()
+                raise
+            finally:
+                self._deadlines.end()
         except TimeoutError as error:
             raise EndpointError(ErrorKind.TIMEOUT, self._timeout_message(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:
