@@ -45,6 +45,8 @@ DEFAULT_CONCURRENCY = 32
 #: After a stop, calls in flight have this long to end; their items stay pending if they do not.
 DRAIN_S = 30.0
 _COUNT_REST_S = 5.0
+#: Workers start one after the other. Sent all at once, requests come back all at once, for ever after, and wait.
+_START_STEP_S = 0.0004
 _MIN_SAMPLE = 20
 _SLOWEST_SHOWN = 3
 
@@ -146,8 +148,8 @@ class Runner:
         writer.add_done_callback(self._writer_ended)
         try:
             async with asyncio.TaskGroup() as self._group:
-                for _ in range(self._concurrency):
-                    self._spawn(self._worker())
+                for number in range(self._concurrency):
+                    self._spawn(self._worker(number * _START_STEP_S))
         finally:
             self._store.finish()
             await writer
@@ -188,7 +190,11 @@ class Runner:
 
     # --- one item ---
 
-    async def _worker(self) -> None:
+    async def _worker(self, starts_after_s: float) -> None:
+        try:
+            await self._pacer.sleep(starts_after_s)
+        except Stopping:
+            return
         while True:
             if self._store.is_behind:
                 await self._store.room()
