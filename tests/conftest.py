@@ -65,6 +65,16 @@ def batchrun(tmp_path: Path) -> Callable[..., Ended]:
     return call
 
 
+def measured(folder: Path, *arguments: object) -> tuple[int, int]:
+    """Run the command in a folder; give its exit code and its peak resident memory in bytes."""
+    report = folder / "peak-memory"
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "peak.py"), str(report), *map(str, arguments)],
+        cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, int(report.read_text())
+
+
 @pytest.fixture
 def simulator() -> Iterator[Callable[..., str]]:
     """Start simulated providers in processes of their own; each call gives a base URL."""

@@ -7,11 +7,11 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scripted import completion
 
 from batchrun.endpoint.answers import kept_headers, understand
 from batchrun.endpoint.errors import load_rules
 from batchrun.records import EndpointError, Provider, Response
-from tests.scripted import completion
 
 RULES = load_rules()
 

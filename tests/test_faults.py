@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import records, write_lines
+from conftest import records, write_lines
 
 ITEMS = 2000
 #: Faults that pass, with their rates; the slowest ones are rare, for they take their time.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
-from conftest import environment, records, write_lines
+from conftest import environment, measured, records, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -482,14 +482,9 @@ def test_a_line_over_the_limit_is_a_failure_that_keeps_its_first_bytes(tmp_path)
 def test_a_very_long_line_without_an_end_takes_bounded_memory(tmp_path):
     packed = gzip.compress(bytes(300 * 1024 * 1024), compresslevel=1)
     (tmp_path / "bomb.gz").write_bytes(packed)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "batchrun", "run", "-i", "bomb.gz", "-o", "out", "--dry-run", "-q"],
-        stderr=subprocess.DEVNULL, cwd=tmp_path, env=environment(),
-    )  # fmt: skip
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 3
-    assert used.ru_maxrss < 260 * 1024  # the limit of a line is 64 MB, and it is joined once
+    code, peak = measured(tmp_path, "run", "-i", "bomb.gz", "-o", "out", "--dry-run", "-q")
+    assert code == 3
+    assert peak < 260 * 1024 * 1024  # the limit of a line is 64 MB, and it is joined once
 
 
 # --- the failure queue of another run ---

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import socket
 import ssl
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -15,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from batchrun import Endpoint, Job, Limits, Retry, Structured, Summary, run
-from tests.conftest import environment, records, write_lines
-from tests.scripted import (
+from conftest import measured, records, write_lines
+from scripted import (
     Act,
     Action,
     Call,
@@ -33,6 +29,8 @@ from tests.scripted import (
     http,
     ok,
 )
+
+from batchrun import Endpoint, Job, Limits, Retry, Structured, Summary, run
 
 KEY = "sk-made+up/0123456789-abcdef"
 QUICK = Retry(wait_initial=0.02, wait_max=0.05, attempt_timeout=20.0)
@@ -665,16 +663,9 @@ def test_a_body_without_measure_is_cut_off_in_bounded_memory(
 ) -> None:
     server = serve(script())
     arguments = command(tmp_path, server, "--limit", 1, "--concurrency", 1, "--max-attempts", 1)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "batchrun", *arguments], env=environment(), stderr=subprocess.PIPE
-    )
-    assert process.stderr is not None
-    with process.stderr:
-        process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 3
+    code, peak = measured(tmp_path, *arguments)
+    assert code == 3
     failure = records(tmp_path / "out" / "failures.jsonl")[0]
     assert failure["error"]["kind"] == "invalid_response"
     assert "longer than" in failure["error"]["message"]
-    assert used.ru_maxrss * 1024 < 4 * MANY
+    assert peak < 4 * MANY

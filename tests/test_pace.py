@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual import in_virtual_time
 
 from batchrun.pace import Pacer, Stopping
-from tests.virtual import in_virtual_time
 
 
 async def send(pacer: Pacer, sent: list[float], lasts: float = 0.0) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from virtual import in_virtual_time
 
 from batchrun.job import Retry
 from batchrun.pace import Pacer, Stopping
 from batchrun.records import TRANSIENT_KINDS, EndpointError, ErrorKind, Provider, Response
 from batchrun.retry import Retries
-from tests.virtual import in_virtual_time
 
 ANSWER = Response("ok", None, "stop", "m", None, Provider(200, {}, b"{}"))
 HOPELESS = sorted(set(ErrorKind) - TRANSIENT_KINDS - {ErrorKind.EMPTY_OUTPUT})

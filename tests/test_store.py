@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import environment, records, write_lines
+from scripted import Call, Script, Scripted, Wait, always, completion, http, ok
 
 from batchrun import Endpoint, Job, Limits, Retry, Summary, run
 from batchrun.store import RunDirectory, StoreError
-from tests.conftest import environment, records, write_lines
-from tests.scripted import Call, Script, Scripted, Wait, always, completion, http, ok
 
 FILES = ("results.jsonl", "failures.jsonl")
 
