@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from batchrun.job import Job
 
 _PROBLEMS_SHOWN = 10
-# Tokens a character, from DeepSeek's and Qwen's documents (dialects: 7), on the safe side.
+# Tokens a character, on the safe side of what DeepSeek documents: 0.6 for Chinese, 0.3 for English
+# (api-docs.deepseek.com/quick_start/token_usage).
 _TOKENS_PER_WIDE = 0.7
 _TOKENS_PER_OTHER = 0.35
 

@@ -648,7 +648,7 @@ def _usable_encoding(name: str) -> bool:
 
 
 def _unavailable(job: Job) -> list[_Problem]:
-    """Name what the contract has and this version does not do yet, so that nobody relies on it."""
+    """Name what a job may ask for and this version does not do yet, so that nobody relies on it."""
     wanted = {
         "endpoint.dialect": ('endpoint.dialect other than "auto"', job.endpoint.dialect != "auto"),
         "endpoint.stream": ("endpoint.stream = true", job.endpoint.stream is True),

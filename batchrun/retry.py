@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from batchrun.job import Retry
     from batchrun.records import Response
 
-#: An empty answer is paid for; DeepSeek's JSON mode gives one now and then (dialects: 1.4). Tried this often in all.
+#: An empty answer is paid for; DeepSeek's JSON mode gives one now and then and advises another attempt
+#: (api-docs.deepseek.com/guides/json_mode). Tried this often in all.
 _EMPTY_OUTPUT_ATTEMPTS = 3
 
 

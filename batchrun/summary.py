@@ -117,7 +117,7 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """Give the exit code of the contract: 0, 3, 4, 5, 130 or 143."""
+        """Give the exit code: 0 all results, 3 some failures, else the one of the stop."""
         if self.stop is not None:
             return self.stop.cause.exit_code
         return 3 if self.failures else 0

@@ -111,7 +111,7 @@ def _tolerant_int(text: str) -> int | float:
 
 
 def _is_error(value: dict[str, Any]) -> bool:
-    base = value.get("base_resp")  # MiniMax says errors here, with HTTP 200 (dialects: 5.3)
+    base = value.get("base_resp")  # MiniMax says errors here, with HTTP 200
     return bool(value.get("error")) or (isinstance(base, dict) and base.get("status_code", 0) != 0)
 
 
@@ -179,7 +179,10 @@ def _text_and_reasoning(message: dict[str, Any], content: Any) -> tuple[str, str
 
 
 def read_usage(value: Any) -> Usage | None:
-    """Read the tokens from a usage object; cached tokens stand in one of three places (dialects: 0.6)."""
+    """Read the tokens from a usage object; cached tokens stand in one of three places.
+
+    `prompt_tokens_details.cached_tokens` (OpenAI, Qwen), `cached_tokens` (Kimi), `prompt_cache_hit_tokens` (DeepSeek).
+    """
     if not isinstance(value, dict):
         return None
     prompt_details = value.get("prompt_tokens_details")
