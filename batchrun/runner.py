@@ -33,7 +33,7 @@ from batchrun.records import (
 )
 from batchrun.retry import Retries
 from batchrun.settings import environment, read_key, resolve
-from batchrun.store import RunDirectory
+from batchrun.store import RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
 from batchrun.version import __version__
 
@@ -45,6 +45,9 @@ DEFAULT_CONCURRENCY = 32
 #: After a stop, calls in flight have this long to end; their items stay pending if they do not.
 DRAIN_S = 30.0
 _COUNT_REST_S = 5.0
+#: One answer with an absurd Retry-After must not stall everybody: limits are kept by the minute.
+_MAX_SHARED_PAUSE_S = 60.0
+_NOTED_PAUSE_S = 5.0
 #: Workers start one after the other. Sent all at once, requests come back all at once, for ever after, and wait.
 _START_STEP_S = 0.0004
 _MIN_SAMPLE = 20
@@ -60,7 +63,7 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class _Work:
-    """An item under way. `round` counts attempts since the request last changed."""
+    """An item under way; `started_at` is in the event loop's seconds."""
 
     item: Item
     request: Request
@@ -150,6 +153,8 @@ class Runner:
             async with asyncio.TaskGroup() as self._group:
                 for number in range(self._concurrency):
                     self._spawn(self._worker(number * _START_STEP_S))
+        except BaseExceptionGroup as group:
+            raise _store_error(group) or group from None
         finally:
             self._store.finish()
             await writer
@@ -278,13 +283,20 @@ class Runner:
             self._tally.failed_attempts[error.kind.value] += 1
             self._count_usage(work, error.usage)
             if error.kind is ErrorKind.RATE_LIMITED and error.retry_after_s is not None:
-                self._pacer.pause(error.retry_after_s)
+                self._pause(error.retry_after_s)
             raise
         finally:
             self._pacer.release()
         self._count_usage(work, response.usage)
         self._tally.answered += 1
         return response
+
+    def _pause(self, seconds: float) -> None:
+        """Hold everybody back as long as the endpoint asked one to wait, but no longer than a window of its limits."""
+        shared = min(seconds, _MAX_SHARED_PAUSE_S)
+        if shared >= _NOTED_PAUSE_S and not self._pacer.paused_for():
+            self._observer.notice("paused", f"the endpoint asks to wait {shared:.0f} s", seconds=round(shared, 1))
+        self._pacer.pause(shared)
 
     def _conclude(self, work: _Work, response: Response) -> bool:
         """Judge a response and record what it is; False if it goes back to the model once more."""
@@ -432,6 +444,16 @@ class Runner:
             "versions": {"python": sys.version.split()[0], "batchrun": __version__},
             "summary": summary and summary.as_dict(),
         }
+
+
+def _store_error(group: BaseExceptionGroup[BaseException]) -> StoreError | None:
+    """Find the failure of the run directory that ended the workers, if it was that."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _store_error(error)
+        if isinstance(error, StoreError):
+            return error
+    return None
 
 
 def _simulator(job: Job) -> Simulator:

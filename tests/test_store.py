@@ -372,3 +372,15 @@ def test_a_file_that_cannot_be_appended_to_says_so(out: Path) -> None:
     (out / "failures.jsonl").symlink_to("/dev/null")
     with pytest.raises(StoreError, match=r"failures\.jsonl"):
         RunDirectory(out)
+
+
+def test_a_manifest_that_cannot_be_replaced_stops_the_run_before_anything_is_sent(
+    tmp_path: Path, out: Path, serve: Any, batchrun: Any
+) -> None:
+    server = serve(answer)
+    (out / "run.json" / "in-the-way").mkdir(parents=True)
+    done = batchrun(*command(server, items(tmp_path), out))
+    assert done.code == 2
+    assert "run.json" in done.err
+    assert "Traceback" not in done.err
+    assert not server.calls
