@@ -427,8 +427,8 @@ class Runner:
 
     def _begin(self) -> None:
         """Say in the manifest that there is something to do, before anything is sent."""
-        self._begun = True
         self._store.save_manifest(self._manifest(None))
+        self._begun = True
 
     def _manifest(self, summary: Summary | None) -> dict[str, Any]:
         job = self.job
