@@ -30,6 +30,14 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
+def columns() -> int:
+    """Give the width of the terminal that standard error goes to."""
+    try:
+        return os.get_terminal_size(2).columns or 80
+    except OSError:
+        return 80
+
+
 class Console:
     """Writes lines to standard error. A reader that went away (`| head`) ends the writing, never the run."""
 

@@ -7,8 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm import tqdm
+from tqdm.utils import disp_trim
 
-from batchrun.cli.console import Console, printable, printable_json
+from batchrun.cli.console import Console, columns, printable, printable_json
 from batchrun.cli.words import amount, duration
 from batchrun.records import utc_now
 
@@ -143,7 +144,8 @@ class Bar:
         bar.bar_format = _BAR_WITHOUT_TOTAL if snapshot.total is None else _BAR
         left = f"<{duration(snapshot.eta_s)}" if snapshot.eta_s is not None else ""
         bar.set_postfix_str(left, refresh=True)
-        self._below.set_description_str(self._details(snapshot), refresh=True)
+        # A line longer than the screen would wrap, and every redrawing would leave a piece of it behind.
+        self._below.set_description_str(disp_trim(self._details(snapshot), columns() - 1), refresh=True)
 
     def close(self) -> None:
         """Take the bar off the screen."""

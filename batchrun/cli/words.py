@@ -35,9 +35,9 @@ def amount(number: float) -> str:
 def ending(summary: Summary, job: str) -> list[str]:
     """Tell how a run ended: counts, tokens, time, where the files are and what to do next."""
     pending = "an unknown number" if summary.pending is None else f"{summary.pending:,}"
-    lines = [
-        f"{_verdict(summary)}  {summary.results:,} results, {summary.failures:,} failures, {pending} pending",
-    ]
+    lines = [f"{_verdict(summary)}  {summary.results:,} results, {summary.failures:,} failures, {pending} pending"]
+    if summary.stop is not None:
+        lines.append(f"because   {printable(summary.stop.message, 1000)}")
     if summary.failures_by_kind:
         kinds = sorted(summary.failures_by_kind.items(), key=lambda pair: (-pair[1], pair[0]))
         lines.append("failures  " + ", ".join(f"{count:,} {printable(kind)}" for kind, count in kinds))
@@ -80,8 +80,7 @@ def _this_run(summary: Summary) -> list[str]:
 def _next_steps(summary: Summary, job: str) -> list[str]:
     steps = []
     if summary.stop is not None:
-        steps.append(f"{printable(summary.stop.message, 1000)}")
-        steps.append(f"then the same command again goes on with what is pending: batchrun run {job}".rstrip())
+        steps.append(f"the same command again goes on with what is pending: batchrun run {job}".rstrip())
     if summary.failures:
         again = summary.output.with_name(summary.output.name + "-again")
         steps.append(
