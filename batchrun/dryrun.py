@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchrun.items import ItemReader, expand_inputs
+from batchrun.items import ItemReader
+from batchrun.lines import expand_inputs
 from batchrun.output import Schema
 from batchrun.prompts import RequestBuilder
 from batchrun.records import Failure

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchrun.items import InputError
+from batchrun.lines import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,9 @@ from conftest import environment, measured, records, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrun.items import MAX_LINE_BYTES, InputError, ItemReader, expand_inputs, parse_line
+from batchrun.items import ItemReader, parse_line
 from batchrun.job import Job, JobError
+from batchrun.lines import MAX_LINE_BYTES, InputError, expand_inputs
 from batchrun.prompts import RequestBuilder
 from batchrun.records import FAILURE_KEYS, Failure, Item
 

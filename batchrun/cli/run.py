@@ -91,8 +91,8 @@ def run(
     Exit codes: 0 all results, 3 some failures, 4 the endpoint said stop, 5 a limit of yours was reached,
     2 nothing was sent because something is wrong here, 75 another run is at it, 130/143 interrupted.
     """
-    from batchrun.items import InputError
     from batchrun.job import JobError
+    from batchrun.lines import InputError
     from batchrun.store import LockedError, StoreError
 
     if on_change is not None:
