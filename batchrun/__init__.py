@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
+    from batchrun.expect import Percent
     from batchrun.job import (
         Budget,
         DataBoundary,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         Job,
         JobError,
         Limits,
-        Percent,
         Price,
         Prompt,
         Retry,
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from batchrun.summary import Stop, StopCause, Summary
 
 _HOMES = {
+    "batchrun.expect": ("Percent",),
     "batchrun.job": (
-        "Budget", "DataBoundary", "Endpoint", "Job", "JobError", "Limits", "Percent", "Price", "Prompt", "Retry",
+        "Budget", "DataBoundary", "Endpoint", "Job", "JobError", "Limits", "Price", "Prompt", "Retry",
         "SimulatorOptions", "Structured",
     ),
     "batchrun.records": ("ErrorKind",),

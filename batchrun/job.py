@@ -12,7 +12,6 @@ import difflib
 import math
 import os
 import re
-import sys
 import tomllib
 import types
 import typing
@@ -21,6 +20,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+from batchrun import expect
+from batchrun.expect import LARGEST, Percent, as_toml
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -34,16 +36,6 @@ class JobError(Exception):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
-
-
-@dataclass(frozen=True, slots=True)
-class Percent:
-    """A share of the items, for example of those that may fail; `value` is 0 to 100."""
-
-    value: float
-
-    def __str__(self) -> str:
-        return f"{self.value:g}%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,197 +167,82 @@ class Job:
             raise JobError(message for _, message in problems)
 
 
-# --- values -----------------------------------------------------------------------------------------------------
-
-_LARGEST = 2**63 - 1  # of TOML's integers, and of those that `run.json` can hold
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(value: object) -> float:
-    """Give seconds for a number of seconds or a text such as "90s", "10m", "1h30m", "500ms". Raises ValueError."""
-    expected = 'a duration such as "90s", "10m" or "1h30m"'
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(expected)  # noqa: TRY004 - one kind of error for a value that cannot be used
-    if isinstance(value, str):
-        text = value.strip().lower()
-        parts = _DURATION.findall(text)
-        if not parts or _DURATION.sub("", text).strip():
-            raise ValueError(expected)
-        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
-    else:
-        seconds = float(value) if abs(value) <= sys.float_info.max else math.inf
-    if not (0 < seconds < math.inf):
-        raise ValueError(expected + ", above zero")
-    return seconds
-
-
-def parse_concurrency(value: object) -> Literal["auto"] | int:
-    """Give "auto" or a number from 1 to 100,000. Raises ValueError."""
-    if value == "auto":
-        return "auto"
-    number = int(value) if isinstance(value, str) and value.isdecimal() else value
-    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= 100_000:
-        return number
-    raise ValueError('"auto" or a whole number from 1 to 100000')
-
-
-def parse_max_failures(value: object) -> int | Percent:
-    """Give a count, or a `Percent` for a text such as "5%". Raises ValueError."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST:
-        return value
-    if isinstance(value, str):
-        text = value.strip()
-        if text.isdecimal() and len(text) < len(str(_LARGEST)):
-            return int(text)
-        if re.fullmatch(r"\d+(\.\d+)?%", text) and float(text[:-1]) <= 100:
-            return Percent(float(text[:-1]))
-    raise ValueError('a whole number such as 10, or a share such as "5%"')
-
-
-def _positive(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
-        return float(value)
-    raise ValueError("a number above zero")
-
-
-def _price(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
-        return float(value)
-    raise ValueError("a price per million tokens, zero or more")
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str) and value.strip():
-        return value
-    raise ValueError("a text that is not empty")
-
-
-def _path(value: object) -> str:
-    if isinstance(value, str) and value.strip() and "\0" not in value:
-        return value
-    raise ValueError("a path")
-
-
-def _whole(least: int) -> Callable[[object], int]:
-    def convert(value: object) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST:
-            return value
-        raise ValueError(f"a whole number, {least} or more")
-
-    return convert
-
-
-def _flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueError("true or false")
-
-
-def _one_of(*choices: object) -> Callable[[object], Any]:
-    def convert(value: object) -> object:
-        # `1 == True`, so the types are compared as well.
-        if any(value == choice and type(value) is type(choice) for choice in choices):
-            return value
-        raise ValueError("one of " + ", ".join(_toml(choice) for choice in choices))
-
-    return convert
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def _inputs(value: object) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if isinstance(values, list) and values and all(isinstance(one, str) and one and "\0" not in one for one in values):
-        return tuple(values)
-    raise ValueError("a path, a glob, or a list of them")
-
-
-def _zero_or_duration(value: object) -> float:
-    return 0.0 if value == 0 and not isinstance(value, bool) else parse_duration(value)
-
-
-def _rates(value: object) -> dict[str, float]:
-    if isinstance(value, dict) and all(
-        isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1 for rate in value.values()
-    ):
-        return {name: float(rate) for name, rate in value.items()}
-    raise ValueError("a table of fault names with rates from 0 to 1")
-
-
 # --- the job file -----------------------------------------------------------------------------------------------
 
 #: For every key of the job file, what turns its TOML value into the value of the job, or says what was expected.
 _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
-    "prompt": (Prompt, {"system": _text, "user": _text}),
+    "prompt": (Prompt, {"system": expect.text, "user": expect.text}),
     "endpoint": (
         Endpoint,
         {
-            "base_url": _text,
-            "model": _text,
-            "api_key_env": _text,
-            "api_key_file": _path,
-            "simulate": _text,
-            "dialect": _text,
-            "stream": _one_of("auto", True, False),
-            "lane": _one_of("standard", "batch"),
-            "drop_unsupported": _flag,
-            "idempotency_key": _flag,
+            "base_url": expect.text,
+            "model": expect.text,
+            "api_key_env": expect.text,
+            "api_key_file": expect.path,
+            "simulate": expect.text,
+            "dialect": expect.text,
+            "stream": expect.one_of("auto", True, False),
+            "lane": expect.one_of("standard", "batch"),
+            "drop_unsupported": expect.flag,
+            "idempotency_key": expect.flag,
         },
     ),
     "structured": (
         Structured,
         {
-            "schema": _path,
-            "mode": _one_of("auto", "json_schema", "tool", "json_object", "prompt"),
-            "reask": _whole(0),
+            "schema": expect.path,
+            "mode": expect.one_of("auto", "json_schema", "tool", "json_object", "prompt"),
+            "reask": expect.whole(0),
         },
     ),
     "limits": (
         Limits,
-        {"concurrency": parse_concurrency, "requests_per_minute": _positive, "tokens_per_minute": _positive},
+        {
+            "concurrency": expect.concurrency,
+            "requests_per_minute": expect.positive,
+            "tokens_per_minute": expect.positive,
+        },
     ),
     "retry": (
         Retry,
         {
-            "max_attempts": _whole(1),
-            "attempt_timeout": parse_duration,
-            "item_timeout": parse_duration,
-            "wait_initial": parse_duration,
-            "wait_max": parse_duration,
+            "max_attempts": expect.whole(1),
+            "attempt_timeout": expect.duration,
+            "item_timeout": expect.duration,
+            "wait_initial": expect.duration,
+            "wait_max": expect.duration,
         },
     ),
     "budget": (
         Budget,
-        {"deadline": parse_duration, "max_cost": _positive, "max_failures": parse_max_failures},
+        {"deadline": expect.duration, "max_cost": expect.positive, "max_failures": expect.max_failures},
     ),
-    "price": (Price, {"currency": _text, "input": _price, "cached_input": _price, "output": _price}),
+    "price": (
+        Price,
+        {"currency": expect.text, "input": expect.price, "cached_input": expect.price, "output": expect.price},
+    ),
     "data_boundary": (
         DataBoundary,
-        {"classification": _text, "scan": _one_of("block", "redact", "warn", "off")},
+        {"classification": expect.text, "scan": expect.one_of("block", "redact", "warn", "off")},
     ),
     "simulator": (
         SimulatorOptions,
         {
-            "latency": _zero_or_duration,
-            "jitter": _zero_or_duration,
-            "requests_per_minute": _whole(1),
-            "tokens_per_minute": _whole(1),
-            "max_concurrency": _whole(1),
-            "faults": _rates,
-            "seed": _whole(0),
+            "latency": expect.zero_or_duration,
+            "jitter": expect.zero_or_duration,
+            "requests_per_minute": expect.whole(1),
+            "tokens_per_minute": expect.whole(1),
+            "max_concurrency": expect.whole(1),
+            "faults": expect.rates,
+            "seed": expect.whole(0),
         },
     ),
 }
 _TOP: dict[str, Callable[[object], Any]] = {
-    "input": _inputs,
-    "output": _path,
-    "env_file": _path,
-    "encoding": _text,
+    "input": expect.inputs,
+    "output": expect.path,
+    "env_file": expect.path,
+    "encoding": expect.text,
 }
 #: Sections that the job file will have, which this version does not act on.
 _LATER_SECTIONS = ("schedule", "canary", "notify")
@@ -530,12 +407,12 @@ def _is_json(value: object) -> bool:
     if isinstance(value, list):
         return all(_is_json(one) for one in value)
     if isinstance(value, int):
-        return -_LARGEST <= value <= _LARGEST
+        return -LARGEST <= value <= LARGEST
     return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _short(value: object) -> str:
-    text = _toml(value)
+    text = as_toml(value)
     return text if len(text) <= 60 else text[:57] + "…"
 
 

@@ -12,9 +12,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrun.endpoint.client import Client
+from batchrun.expect import Percent
 from batchrun.feed import Feed, in_thread
 from batchrun.items import ItemReader
-from batchrun.job import JobError, Percent, as_plain
+from batchrun.job import JobError, as_plain
 from batchrun.lines import count_items, expand_inputs
 from batchrun.output import Judge, Schema
 from batchrun.pace import Pacer, Stopping

@@ -13,7 +13,8 @@ from conftest import write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.job import Job, JobError, Percent, load_job, parse_duration
+from batchrun.expect import Percent, duration
+from batchrun.job import Job, JobError, load_job
 from batchrun.settings import resolve
 
 REMOTE = "https://api.example.com/v1"
@@ -173,14 +174,14 @@ def test_time_stands_for_hours_minutes_and_seconds(tmp_path):
     [("90s", 90), ("10m", 600), ("1h30m", 5400), ("500ms", 0.5), ("1.5h", 5400), (" 2 d ", 172800), (5, 5), (0.5, 0.5)],
 )
 def test_a_duration_is_read(text, seconds):
-    assert parse_duration(text) == seconds
+    assert duration(text) == seconds
 
 
 @given(st.text() | st.integers() | st.floats() | st.none() | st.booleans())
 def test_a_duration_is_above_zero_and_finite_or_refused(value):
     seconds, refusal = 1.0, "a duration such as"
     try:
-        seconds = parse_duration(value)
+        seconds = duration(value)
     except ValueError as error:
         refusal = str(error)
     assert 0 < seconds < float("inf")

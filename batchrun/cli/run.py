@@ -43,10 +43,10 @@ class _Parsed(click.ParamType[Any]):
         self._parser = parser
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from batchrun import job
+        from batchrun import expect
 
         try:
-            return getattr(job, self._parser)(value)
+            return getattr(expect, self._parser)(value)
         except ValueError as error:
             self.fail(f"expected {error}, got {value!r}", param, ctx)
 
@@ -64,14 +64,14 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--prompt", metavar="TEMPLATE", help="User message; {{ name }} is an item's field.")
 @click.option("--system", metavar="TEMPLATE", help="System message, a template too.")
 @click.option("--schema", type=_PATH, metavar="FILE", help="JSON Schema that every output must obey.")
-@click.option("--concurrency", type=_Parsed("N|auto", "parse_concurrency"), help="Requests in flight at most.")
+@click.option("--concurrency", type=_Parsed("N|auto", "concurrency"), help="Requests in flight at most.")
 @click.option("--rpm", type=_POSITIVE, help="Requests a minute at most.")
 @click.option("--tpm", type=_POSITIVE, help="Tokens a minute at most.")
 @click.option("--max-attempts", type=click.IntRange(1, 1_000_000), metavar="N", help="Attempts for an item at most.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
 @click.option("--deadline", type=Duration(), help="Send nothing after this time, such as 2h.")
 @click.option("--max-cost", type=_POSITIVE, metavar="AMOUNT", help="Stop before more than this is spent.")
-@click.option("--max-failures", type=_Parsed("N|P%", "parse_max_failures"), help="Stop after more failures.")
+@click.option("--max-failures", type=_Parsed("N|P%", "max_failures"), help="Stop after more failures.")
 @click.option("--on-change", type=click.Choice(["error", "keep", "rerun"]), help="If results are of another job.")
 @click.option("--dry-run", is_flag=True, help="Read, render and count everything; send nothing.")
 @click.option("--confirm-non-sensitive", is_flag=True, help="State that the data may leave this machine.")

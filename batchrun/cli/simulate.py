@@ -28,10 +28,10 @@ class Duration(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse the value, or fail with what was expected."""
-        from batchrun.job import parse_duration
+        from batchrun.expect import duration
 
         try:
-            return 0.0 if value in ("0", 0, 0.0) else parse_duration(float(value) if _is_number(value) else value)
+            return 0.0 if value in ("0", 0, 0.0) else duration(float(value) if _is_number(value) else value)
         except ValueError as error:
             self.fail(f"expected {error}, got {value!r}", param, ctx)
 

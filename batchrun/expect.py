@@ -1,0 +1,158 @@
+"""What a value of the job file or a flag must be: each function gives the value, or says what was expected.
+
+All of them raise `ValueError` with words for people, such as 'a number above zero'.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Percent:
+    """A share of the items, for example of those that may fail; `value` is 0 to 100."""
+
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:g}%"
+
+
+LARGEST = 2**63 - 1  # of TOML's integers, and of those that `run.json` can hold
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(value: object) -> float:
+    """Give seconds for a number of seconds or a text such as "90s", "10m", "1h30m", "500ms". Raises ValueError."""
+    expected = 'a duration such as "90s", "10m" or "1h30m"'
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(expected)  # noqa: TRY004 - one kind of error for a value that cannot be used
+    if isinstance(value, str):
+        text = value.strip().lower()
+        parts = _DURATION.findall(text)
+        if not parts or _DURATION.sub("", text).strip():
+            raise ValueError(expected)
+        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+    else:
+        seconds = float(value) if abs(value) <= sys.float_info.max else math.inf
+    if not (0 < seconds < math.inf):
+        raise ValueError(expected + ", above zero")
+    return seconds
+
+
+def concurrency(value: object) -> Literal["auto"] | int:
+    """Give "auto" or a number from 1 to 100,000. Raises ValueError."""
+    if value == "auto":
+        return "auto"
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= 100_000:
+        return number
+    raise ValueError('"auto" or a whole number from 1 to 100000')
+
+
+def max_failures(value: object) -> int | Percent:
+    """Give a count, or a `Percent` for a text such as "5%". Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST:
+        return value
+    if isinstance(value, str):
+        text = value.strip()
+        if text.isdecimal() and len(text) < len(str(LARGEST)):
+            return int(text)
+        if re.fullmatch(r"\d+(\.\d+)?%", text) and float(text[:-1]) <= 100:
+            return Percent(float(text[:-1]))
+    raise ValueError('a whole number such as 10, or a share such as "5%"')
+
+
+def positive(value: object) -> float:
+    """Give a number above zero."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:
+        return float(value)
+    raise ValueError("a number above zero")
+
+
+def price(value: object) -> float:
+    """Give a price per million tokens, zero or more."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:
+        return float(value)
+    raise ValueError("a price per million tokens, zero or more")
+
+
+def text(value: object) -> str:
+    """Give a text that is not empty."""
+    if isinstance(value, str) and value.strip():
+        return value
+    raise ValueError("a text that is not empty")
+
+
+def path(value: object) -> str:
+    """Give a text that can be a path."""
+    if isinstance(value, str) and value.strip() and "\0" not in value:
+        return value
+    raise ValueError("a path")
+
+
+def whole(least: int) -> Callable[[object], int]:
+    """Give a function for whole numbers, `least` or more."""
+
+    def convert(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST:
+            return value
+        raise ValueError(f"a whole number, {least} or more")
+
+    return convert
+
+
+def flag(value: object) -> bool:
+    """Give true or false."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError("true or false")
+
+
+def one_of(*choices: object) -> Callable[[object], Any]:
+    """Give a function for values of which only these are allowed."""
+
+    def convert(value: object) -> object:
+        # `1 == True`, so the types are compared as well.
+        if any(value == choice and type(value) is type(choice) for choice in choices):
+            return value
+        raise ValueError("one of " + ", ".join(as_toml(choice) for choice in choices))
+
+    return convert
+
+
+def as_toml(value: object) -> str:
+    """Spell a value as TOML does, for messages."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def inputs(value: object) -> tuple[str, ...]:
+    """Give the paths and globs of one text or a list."""
+    values = [value] if isinstance(value, str) else value
+    if isinstance(values, list) and values and all(isinstance(one, str) and one and "\0" not in one for one in values):
+        return tuple(values)
+    raise ValueError("a path, a glob, or a list of them")
+
+
+def zero_or_duration(value: object) -> float:
+    """Give seconds, as `duration` does; 0 is fine too."""
+    return 0.0 if value == 0 and not isinstance(value, bool) else duration(value)
+
+
+def rates(value: object) -> dict[str, float]:
+    """Give a table of names and rates from 0 to 1."""
+    if isinstance(value, dict) and all(
+        isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1 for rate in value.values()
+    ):
+        return {name: float(rate) for name, rate in value.items()}
+    raise ValueError("a table of fault names with rates from 0 to 1")
