@@ -86,7 +86,7 @@ def run_bare(url: str, bodies: Path, concurrency: int) -> dict[str, float]:
 def throughput(folder: Path, items: int, rounds: int) -> None:
     """Requests a second with everything on, against the bare loop."""
     inputs, bodies = write_inputs(folder, items)
-    for concurrency in (64, 500):
+    for concurrency in (64, 500, 1000):
         ratios, cpu = [], []
         with stub() as url:
             for _ in range(rounds):
