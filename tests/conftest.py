@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,3 +98,31 @@ def simulator() -> Iterator[Callable[..., str]]:
         process.terminate()
     for process in processes:
         process.communicate(timeout=10)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[tuple[str, list[tuple[str | None, bytes]]]]:
+    """An endpoint that keeps what it was asked; gives its URL and (Authorization, body) of every request."""
+    asked: list[tuple[str | None, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            asked.append((self.headers.get("authorization"), body))
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "好"}}
+            answer = json.dumps({"object": "chat.completion", "model": "m", "choices": [choice]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", asked
+        server.shutdown()
+        thread.join()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,33 +19,6 @@ HOSTILE = (
     """ "quotes" 'single' <b>&amp; & </b> \\ \\n \t tab 🙂 👩‍👩‍👧 中文 許功蓋 """
     "\r\n crlf \r cr {{ x }} {% if %} {# c #} \u2028 \x00 "
 )
-
-
-@pytest.fixture
-def wire():
-    """An endpoint that keeps the body of every request; gives its URL and the bodies."""
-    bodies: list[bytes] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            bodies.append(self.rfile.read(int(self.headers["content-length"])))
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "好"}}
-            answer = json.dumps({"object": "chat.completion", "model": "m", "choices": [choice]}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1", bodies
-        server.shutdown()
-        thread.join()
 
 
 def job(user: str | None = None, system: str | None = None, **changes) -> Job:
@@ -281,13 +252,13 @@ def test_unknown_fields_of_an_item_are_never_sent():
     assert json.loads(request.body) == {"model": "m", "messages": [USER]}
 
 
-def test_the_wire_carries_values_byte_for_byte(batchrun, wire, tmp_path):
-    url, bodies = wire
+def test_the_wire_carries_values_byte_for_byte(batchrun, endpoint, tmp_path):
+    url, asked = endpoint
     write_lines(tmp_path / "input", {"id": 2**70, "text": HOSTILE, "n": 10**25 + 1})
     flags = ["--prompt", "[{{ text }}]\r\n{{ n }}<&>", "--system", "系统\r\n\"'"]
     ended = batchrun("run", "-i", "input", "-o", "out", "-m", "m", "--base-url", url, *flags)
     assert ended.code == 0, ended.err
-    (body,) = bodies
+    ((_, body),) = asked
     assert json.loads(body)["messages"] == [
         {"role": "system", "content": "系统\r\n\"'"},
         {"role": "user", "content": f"[{HOSTILE}]\r\n10000000000000000000000001<&>"},
