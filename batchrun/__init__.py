@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
+    from batchrun.api import run, run_async
     from batchrun.expect import Percent
     from batchrun.job import (
         Budget,
@@ -27,18 +28,17 @@ if TYPE_CHECKING:
         Structured,
     )  # fmt: skip
     from batchrun.records import ErrorKind
-    from batchrun.runner import run, run_async
     from batchrun.store import LockedError, StoreError, read_records
     from batchrun.summary import Stop, StopCause, Summary
 
 _HOMES = {
+    "batchrun.api": ("run", "run_async"),
     "batchrun.expect": ("Percent",),
     "batchrun.job": (
         "Budget", "DataBoundary", "Endpoint", "Job", "JobError", "Limits", "Price", "Prompt", "Retry",
         "SimulatorOptions", "Structured",
     ),
     "batchrun.records": ("ErrorKind",),
-    "batchrun.runner": ("run", "run_async"),
     "batchrun.store": ("LockedError", "StoreError", "read_records"),
     "batchrun.summary": ("Stop", "StopCause", "Summary"),
 }  # fmt: skip

@@ -173,7 +173,7 @@ def _execute(runner: Runner, display: Display) -> Summary:
     import asyncio
     import gc
 
-    from batchrun.runner import event_loop_factory
+    from batchrun.api import event_loop_factory
 
     # The collector's defaults cost a server-like process a third of its time at a thousand requests in flight.
     gc.collect()
