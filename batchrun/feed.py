@@ -38,16 +38,19 @@ class Feed:
     async def next(self) -> Item | Failure | None:
         """Give the next entry; None at the end, after `stop`, or when the input broke."""
         while not self._batch:
-            if self.ended or self._stopped.is_set():
+            if self._is_over():
                 return None
             await self._refill()
-        if self._stopped.is_set():
-            return None
-        if self.given == self._limit:
-            self.ended = True
+        if self._is_over():
             return None
         self.given += 1
         return self._reader.parse(self._batch.pop())
+
+    def _is_over(self) -> bool:
+        # The limit is looked at before more is read: standard input may have no more for a long time.
+        if self.given == self._limit:
+            self.ended = True
+        return self.ended or self._stopped.is_set()
 
     def stop(self) -> None:
         """Give nothing more, and wake who waits for input."""

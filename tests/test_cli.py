@@ -490,3 +490,16 @@ def test_no_id_is_taken_for_the_record_of_a_duplicate(batchrun, simulator, tmp_p
     batchrun(*call, "--limit", "2")
     batchrun(*call)
     assert {record["id"] for record in records(tmp_path / "out/results.jsonl")} == {"a", "\x002"}
+
+
+def test_a_limit_is_reached_without_waiting_for_more_of_standard_input(simulator, tmp_path):
+    command = ["run", "-i", "-", "-o", "out", "--base-url", simulator(), "-m", "m", "--limit", "2", "-q"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batchrun", *command], stdin=subprocess.PIPE, cwd=tmp_path, env=environment()
+    )
+    assert process.stdin is not None
+    with process.stdin:  # stays open: the sender has not finished
+        process.stdin.write(b'{"id": "a", "prompt": "1"}\n{"id": "b", "prompt": "2"}\n')
+        process.stdin.flush()
+        assert process.wait(timeout=20) == 0
+    assert {record["id"] for record in records(tmp_path / "out" / "results.jsonl")} == {"a", "b"}
