@@ -9,7 +9,6 @@ import os
 import select
 import sys
 import zlib
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -81,7 +80,7 @@ def count_items(paths: Sequence[str]) -> int | None:
     for path in paths:
         last = b"\n"
         with open_input(path) as file:
-            for chunk in read_chunks(HashedFile(file, blake2b()), path):
+            for chunk in read_chunks(HashedFile(file), path):
                 count += chunk.count(b"\n") - chunk.count(b"\n\n")
                 last = chunk[-1:]
         count += last != b"\n"
@@ -99,9 +98,12 @@ def open_input(path: str) -> io.RawIOBase:
 
 
 class HashedFile(io.RawIOBase):
-    """A raw file that hashes and counts what passes, and can be read on after its first bytes were looked at."""
+    """A raw file that counts what passes, and can be read on after its first bytes were looked at.
 
-    def __init__(self, file: io.RawIOBase, digest: Any) -> None:
+    `digest`, a hash object of hashlib, is fed with what passes.
+    """
+
+    def __init__(self, file: io.RawIOBase, digest: Any = None) -> None:
         self._file = file
         self._digest = digest
         self._ahead = b""
@@ -136,7 +138,8 @@ class HashedFile(io.RawIOBase):
     def _take(self, size: int) -> bytes:
         while (data := self._file.read(size)) is None:  # standard input may be set not to block
             select.select([self._file], [], [])
-        self._digest.update(data)
+        if self._digest is not None:
+            self._digest.update(data)
         self.size += len(data)
         return data
 

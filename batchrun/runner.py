@@ -85,7 +85,6 @@ class Runner:
     ) -> None:
         variables = environment(job)
         self.job = job = resolve(job, variables)
-        self.attempts_made = 0
         self._key = read_key(job.endpoint, variables)
         self._observer = observer
         self._limit = limit
@@ -279,7 +278,7 @@ class Runner:
         try:
             work.attempts += 1
             work.state = "sent"
-            self.attempts_made = self._tally.attempts = self._tally.attempts + 1
+            self._tally.attempts += 1
             response = await self._client.chat(work.request.body, work.key)
         except EndpointError as error:
             self._tally.failed_attempts[error.kind.value] += 1
@@ -290,7 +289,6 @@ class Runner:
         finally:
             self._pacer.release()
         self._count_usage(work, response.usage)
-        self._tally.answered += 1
         return response
 
     def _pause(self, seconds: float) -> None:
@@ -373,6 +371,11 @@ class Runner:
     def _in_flight(self) -> int:
         return sum(work.state == "sent" for work in self._under_way.values())
 
+    @property
+    def attempts_made(self) -> int:
+        """How many requests were sent."""
+        return self._tally.attempts
+
     def count_total(self) -> None:
         """Count the input's items beside the run, for a progress display; standard input cannot be counted."""
 
@@ -451,10 +454,9 @@ class Runner:
 def _store_error(group: BaseExceptionGroup[BaseException]) -> StoreError | None:
     """Find the failure of the run directory that ended the workers, if it was that."""
     for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            return _store_error(error)
-        if isinstance(error, StoreError):
-            return error
+        found = _store_error(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, StoreError):
+            return found
     return None
 
 

@@ -76,7 +76,6 @@ class Tally:
     attempts: int = 0
     retries: int = 0
     reasks: int = 0
-    answered: int = 0
     failed_attempts: Counter[str] = field(default_factory=Counter)
     usage: Usage = field(default_factory=Usage)
 

@@ -36,7 +36,7 @@ _OVERRIDES = {
 
 
 class _Parsed(click.ParamType[Any]):
-    """A value that the job room parses, with its own words for what was expected."""
+    """A value that is read as the job file's are, with the same words for what was expected."""
 
     def __init__(self, name: str, parser: str) -> None:
         self.name = name

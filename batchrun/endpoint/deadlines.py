@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import current_task
 from typing import Any
 
 #: A deadline is noticed at most this late, or a twentieth of itself if that is sooner.
@@ -24,17 +23,17 @@ class Deadlines:
 
     def start(self) -> None:
         """Start the time of the attempt that the current task makes; when it is over, the task is cancelled."""
-        self._running[current_task()] = self._now() + self._timeout_s
+        self._running[asyncio.current_task()] = self._now() + self._timeout_s
 
     def check(self) -> None:
         """Turn a cancellation into `TimeoutError` if it came from here, and from nobody else as well."""
-        task = current_task()
+        task = asyncio.current_task()
         if task in self._expired and task is not None and task.uncancel() == 0:
             raise TimeoutError
 
     def end(self) -> None:
         """End the time of the current task's attempt."""
-        task = current_task()
+        task = asyncio.current_task()
         del self._running[task]
         self._expired.discard(task)
 
