@@ -5,31 +5,44 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchrun.lines import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchrun.items import ItemReader, Line
+    from batchrun.items import Line
     from batchrun.records import Failure, Item
 
 T = TypeVar("T")
 
 
+class Reader(Protocol):
+    """Where entries come from: `next_lines` is called in a thread, `parse` in the event loop's."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Tell whether more may come only later."""
+
+    def next_lines(self) -> list[Line]:
+        """Give the next lines; none at the end. Raises `InputError`."""
+
+    def parse(self, line: Line) -> Item | Failure:
+        """Make an entry of a line."""
+
+
 class Feed:
     """Gives each entry of the input to one worker. At most two batches of the reader are in memory.
 
-    `limit` ends the feed after so many entries. If the input breaks, the feed ends and `error` says why.
+    If the input breaks, the feed ends and `error` says why.
     """
 
-    def __init__(self, reader: ItemReader, limit: int | None = None) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.given = 0
         self.error: InputError | None = None
         self.ended = False
         self._reader = reader
-        self._limit = limit
         self._batch: list[Line] = []
         self._fetching: asyncio.Future[list[Line]] | None = None
         self._stopped = asyncio.Event()
@@ -47,9 +60,6 @@ class Feed:
         return self._reader.parse(self._batch.pop())
 
     def _is_over(self) -> bool:
-        # The limit is looked at before more is read: standard input may have no more for a long time.
-        if self.given == self._limit:
-            self.ended = True
         return self.ended or self._stopped.is_set()
 
     def stop(self) -> None:
@@ -66,26 +76,21 @@ class Feed:
         """Count the entries not given out for which `counts` holds; None if that cannot be done in the time."""
         if self.error is not None or (self._reader.is_stream and not self.ended):
             return None
-        left = None if self._limit is None else self._limit - self.given
         until = time.monotonic() + within_s
         try:
             async with asyncio.timeout(within_s + 1):
                 ahead = await self._fetching if self._fetching else []
-                return await in_thread(lambda: self._count([*reversed(self._batch), *ahead], left, counts, until))
+                return await in_thread(lambda: self._count([*reversed(self._batch), *ahead], counts, until))
         except (TimeoutError, InputError):
             return None
 
-    def _count(
-        self, ahead: list[Line], left: int | None, counts: Callable[[Item | Failure], bool], until: float
-    ) -> int | None:
+    def _count(self, ahead: list[Line], counts: Callable[[Item | Failure], bool], until: float) -> int | None:
         number = 0
         batch = ahead or self._reader.next_lines()
-        while batch and left != 0:
+        while batch:
             if time.monotonic() > until:
                 return None
-            taken = batch[:left]
-            number += sum(counts(self._reader.parse(line)) for line in taken)
-            left = None if left is None else left - len(taken)
+            number += sum(counts(self._reader.parse(line)) for line in batch)
             batch = self._reader.next_lines()
         return number
 

@@ -6,15 +6,22 @@ from hashlib import blake2b
 
 _SHARDS = 1 << 16
 _KEY_BYTES = 8
-_LINE_BYTES = 5
-_STRIDE = _KEY_BYTES + _LINE_BYTES
+_VALUE_BYTES = 5
+_STRIDE = _KEY_BYTES + _VALUE_BYTES
+#: Bytes of a `digest`.
+DIGEST_BYTES = 2 + _KEY_BYTES
+
+
+def digest(text: str) -> bytes:
+    """Give the 80-bit hash by which an id is known; stable over processes and versions."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
 class IdIndex:
-    """Ids with the line where each stood, kept as 80-bit hashes.
+    """Digests of ids, each with a number below 2**40, such as the line where the id stood.
 
     Two different ids are taken for one with a chance of 4e-11 at ten million ids. The first two bytes of the
-    hash choose one of 65,536 byte strings, the rest is searched in it; no single step grows with the number
+    digest choose one of 65,536 byte strings, the rest is searched in it; no single step grows with the number
     of ids as rehashing one large table would, so the event loop is never held up.
     """
 
@@ -27,30 +34,36 @@ class IdIndex:
     def __len__(self) -> int:
         return self._count
 
-    def __contains__(self, item_id: str) -> bool:
-        digest = _digest(item_id)
-        shard = self._shards[digest[0] << 8 | digest[1]]
-        return shard is not None and _find(shard, digest[2:]) >= 0
-
-    def add(self, item_id: str, line: int) -> int | None:
-        """Add an id. Give None if it is new, else the line it was first added with."""
-        digest = _digest(item_id)
-        key = digest[2:]
-        number = digest[0] << 8 | digest[1]
-        shard = self._shards[number]
+    def add(self, key: bytes, number: int) -> int | None:
+        """Add a digest. Give None if it is new, else the number it was first added with."""
+        at = key[0] << 8 | key[1]
+        shard = self._shards[at]
         if shard is None:
-            shard = self._shards[number] = bytearray()
+            shard = self._shards[at] = bytearray()
         else:
-            at = _find(shard, key)
-            if at >= 0:
-                return int.from_bytes(shard[at + _KEY_BYTES : at + _STRIDE], "little")
-        shard += key + line.to_bytes(_LINE_BYTES, "little")
+            found = _find(shard, key[2:])
+            if found >= 0:
+                return int.from_bytes(shard[found + _KEY_BYTES : found + _STRIDE], "little")
+        shard += key[2:] + number.to_bytes(_VALUE_BYTES, "little")
         self._count += 1
         return None
 
+    def get(self, key: bytes) -> int | None:
+        """Give the number of a digest, None if it is not there."""
+        shard = self._shards[key[0] << 8 | key[1]]
+        found = -1 if shard is None else _find(shard, key[2:])
+        if shard is None or found < 0:
+            return None
+        return int.from_bytes(shard[found + _KEY_BYTES : found + _STRIDE], "little")
 
-def _digest(item_id: str) -> bytes:
-    return blake2b(item_id.encode("utf-8", "surrogatepass"), digest_size=2 + _KEY_BYTES).digest()
+    def put(self, key: bytes, number: int) -> int | None:
+        """Set the number of a digest. Give the number that it had, None if it is new."""
+        before = self.add(key, number)
+        if before is not None:
+            shard = self._shards[key[0] << 8 | key[1]] or bytearray()
+            found = _find(shard, key[2:])
+            shard[found + _KEY_BYTES : found + _STRIDE] = number.to_bytes(_VALUE_BYTES, "little")
+        return before
 
 
 def _find(shard: bytearray, key: bytes) -> int:
@@ -58,3 +71,8 @@ def _find(shard: bytearray, key: bytes) -> int:
     while at >= 0 and at % _STRIDE:
         at = shard.find(key, at + 1)
     return at
+
+
+def repeated(item_id: str, use: int) -> bytes:
+    """Give the digest for the second, third, … use of an id, which is no item of its own but has a record."""
+    return digest(f"\udc00{use}\0{item_id}")  # a lone surrogate cannot stand in an item's id

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
-from batchrun.ids import IdIndex
+from batchrun.ids import IdIndex, digest, repeated
 from batchrun.lines import KEPT_OF_LONG_LINE, MAX_LINE_BYTES, HashedFile, open_input, read_chunks, split_lines
 from batchrun.records import FAILURE_KEYS, ErrorKind, Failure, Item
 
@@ -32,20 +33,38 @@ class InputFile:
     blake2b: str | None
 
 
+class Known(Protocol):
+    """Tells which lines need not be looked at, because their items are finished."""
+
+    def unfinished(self, lines: list[Line]) -> list[Line]:
+        """Give the lines that must be looked at."""
+
+    def line_skipped(self, key: bytes) -> int | None:
+        """Give the line of an item (by its digest) that `unfinished` left out, None if it left out none."""
+
+
 class ItemReader:
     """Reads items from files in order: `next_lines` in any thread, one call at a time, `parse` in one thread.
 
     `templated` says that the job's prompt template makes the messages, so that any object will do. Line numbers
-    count on from file to file, so that they are unique within a run.
+    count on from file to file, so that they are unique within a run. Lines that `known` leaves out are not given.
+    `limit` ends the input after so many entries, those left out included.
     """
 
-    def __init__(self, paths: Sequence[str], *, encoding: str = "utf-8", templated: bool = False) -> None:
+    def __init__(
+        self, paths: Sequence[str], *, encoding: str = "utf-8", templated: bool = False, known: Known | None = None,
+        limit: int | None = None,
+    ) -> None:  # fmt: skip
         self.files: list[InputFile] = []
         self.lines = 0
+        self.skipped = 0
+        self._known = known
+        self._left = limit
         self._paths = list(paths)
         self._encoding = encoding
         self._templated = templated
         self._seen = IdIndex()
+        self._uses: dict[bytes, int] = {}
         self._batches = self._read()
 
     def next_lines(self) -> list[Line]:
@@ -53,9 +72,17 @@ class ItemReader:
 
         Raises `InputError`.
         """
-        for batch in self._batches:
-            if batch:
-                return batch
+        while self._left != 0:  # looked at before more is read: standard input may have no more for a long time
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            if self._left is not None:
+                batch = batch[: self._left]
+                self._left -= len(batch)
+            lines = batch if self._known is None else self._known.unfinished(batch)
+            self.skipped += len(batch) - len(lines)
+            if lines:
+                return lines
         return []
 
     @property
@@ -77,14 +104,32 @@ class ItemReader:
             read: Item | Failure = _unusable(number, message, text)
         else:
             read = parse_line(text, number, encoding=self._encoding, templated=self._templated)
-        first = self._seen.add(read.id, number)
+        read.crc = zlib.crc32(text)
+        read.key = key = digest(read.id)
+        first = self._first_use(key, number)
         if first is None:
             return read
         message = f"line {number}: the id {read.id!r} was used before, on line {first}"
         if isinstance(read, Item):
-            return Failure(read.id, number, ErrorKind.DUPLICATE_ID, message, read.raw)
-        # A record of its own all the same: an unusable line that shared an item's id would stand for the item.
-        return Failure(read.id, number, ErrorKind.DUPLICATE_ID, f"{message}; {read.message}", read.input)
+            again = Failure(read.id, number, ErrorKind.DUPLICATE_ID, message, read.raw)
+        else:
+            # A record of its own all the same: an unusable line that shared an item's id would stand for the item.
+            again = Failure(read.id, number, ErrorKind.DUPLICATE_ID, f"{message}; {read.message}", read.input)
+        again.key, again.crc = self._next_use(read.id, key), read.crc
+        return again
+
+    def _first_use(self, key: bytes, number: int) -> int | None:
+        """Give the line on which an id was used before; None if this is its first use."""
+        skipped = None if self._known is None else self._known.line_skipped(key)
+        return self._seen.add(key, number) if skipped is None else skipped
+
+    def _next_use(self, item_id: str, key: bytes) -> bytes:
+        """Give the digest of one more use of an id, the second or a later one."""
+        use = self._uses.get(key, 1) + 1
+        while self._known is not None and self._known.line_skipped(repeated(item_id, use)) is not None:
+            use += 1
+        self._uses[key] = use
+        return repeated(item_id, use)
 
     def _read(self) -> Iterator[list[Line]]:
         for path in self._paths:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import wraps
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from batchrun.job import JobError
+from batchrun.job import JobError, Prompt
 from batchrun.records import ErrorKind, Failure, Item, Request
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ REASK_INSTRUCTION = "上面的输出不能使用：{reason}\n请重新输出，�
 class RequestBuilder:
     """Makes the request of each item of a job. Raises `JobError` for a template that cannot be compiled."""
 
-    def __init__(self, job: Job, schema: bytes | None) -> None:
-        """`schema` is the JSON text of the job's schema, if it has one."""
+    def __init__(self, job: Job, schema: bytes | None, overrides: Mapping[str, Any] | None = None) -> None:
+        """`schema` is the JSON text of the job's schema, if it has one; `overrides` win over job and item."""
+        self._overrides = overrides or {}
         prompt = job.prompt
         self._user = _Template("prompt.user", prompt.user, job) if prompt and prompt.user else None
         self._system = _Template("prompt.system", prompt.system, job) if prompt and prompt.system else None
@@ -92,7 +94,9 @@ class RequestBuilder:
         if model is None:
             raise _PromptError("no model: set endpoint.model in the job, give -m ID, or set OPENAI_MODEL")
         body = {"model": model, "messages": messages, **self._params}
-        return {**body, **_without(own, "model", "messages", "stream")} if own else body
+        if own:
+            body |= _without(own, "model", "messages", "stream")
+        return {**body, **self._overrides} if self._overrides else body
 
     def _messages(self, item: Item, own: Mapping[str, Any]) -> list[Any]:
         fields = item.fields
@@ -107,6 +111,42 @@ class RequestBuilder:
         if self._system and not (messages and messages[0].get("role") == "system"):
             messages.insert(0, {"role": "system", "content": self._system.render(fields)})
         return _with_schema(messages, self._schema_text) if self._schema_text else messages
+
+
+def made_from(job: Job, schema: bytes | None) -> dict[str, Any]:
+    """Give what a job's requests are made from beside the items, by the names that the job file has for it."""
+    prompt = job.prompt or Prompt()
+    return {
+        "prompt.system": prompt.system,
+        "prompt.user": prompt.user,
+        "endpoint.model": job.endpoint.model,
+        **{f"params.{name}": value for name, value in sorted(job.params.items())},
+        "structured.mode": effective_mode(job) if schema else None,
+        "structured.schema": orjson.loads(schema) if schema else None,
+        "encoding": job.encoding,
+    }
+
+
+def accepted_builders(job: Job, schema: bytes | None, accepted: list[dict[str, Any]]) -> list[RequestBuilder]:
+    """Give builders for other requests whose results count as the job's: retried with changed parameters (`set`),
+    or parsed again under the schema that the job has now (`schema` and `mode` are those that it had).
+    """
+    builders = []
+    for other in accepted:
+        text, mode = schema, job.structured.mode
+        if "schema" in other:
+            text = orjson.dumps(other["schema"]) if other["schema"] is not None else None
+            mode = other["mode"]
+        structured = replace(job.structured, mode=mode)
+        builders.append(RequestBuilder(replace(job, structured=structured), text, other.get("set")))
+    return builders
+
+
+def recipe_of(made: Mapping[str, Any]) -> int:
+    """Give a number above zero, of 32 bits, for what `made_from` gives: another one for other requests."""
+    words = SCHEMA_INSTRUCTION if made["structured.schema"] is not None else ""
+    text = json.dumps([made, words], ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=4).digest(), "little") or 1
 
 
 def effective_mode(job: Job) -> str:

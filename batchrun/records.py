@@ -137,13 +137,16 @@ class Usage:
 class Item:
     """One input record that can be used.
 
-    `raw` is the line as JSON text in UTF-8, exactly as read; `fields` is the same, parsed.
+    `raw` is the line as JSON text in UTF-8, exactly as read; `fields` is the same, parsed. `key` is the digest by
+    which the run directory knows the item, `crc` the CRC-32 of its line.
     """
 
     id: str
     line: int
     raw: bytes
     fields: dict[str, Any]
+    key: bytes = b""
+    crc: int = 0
 
 
 @dataclass(slots=True)
@@ -266,7 +269,7 @@ FAILURE_KEYS = frozenset(
 
 @dataclass(slots=True)
 class Failure:
-    """An item that ended badly. `input` is the item as JSON text, exactly as read."""
+    """An item that ended badly. `input` is the item as JSON text, exactly as read; `key` and `crc` are as in `Item`."""
 
     id: str
     line: int
@@ -279,6 +282,8 @@ class Failure:
     usage: Usage | None = None
     provider: Provider | None = None
     finished_at: str = field(default_factory=utc_now)
+    key: bytes = b""
+    crc: int = 0
 
     @classmethod
     def of_item(cls, item: Item, error: EndpointError, *, attempts: int, usage: Usage | None) -> Failure:

@@ -7,8 +7,9 @@ import random
 import sys
 import uuid
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrun.endpoint.client import Client
@@ -16,10 +17,10 @@ from batchrun.expect import Percent
 from batchrun.feed import Feed, in_thread
 from batchrun.items import ItemReader
 from batchrun.job import JobError, as_plain
-from batchrun.lines import count_items, expand_inputs
+from batchrun.lines import InputError, count_items, expand_inputs
 from batchrun.output import Judge, Schema
 from batchrun.pace import Pacer, Stopping
-from batchrun.prompts import RequestBuilder, effective_mode
+from batchrun.prompts import RequestBuilder, accepted_builders, effective_mode, made_from, recipe_of
 from batchrun.rate import Rate
 from batchrun.records import (
     RUN_KINDS,
@@ -34,12 +35,15 @@ from batchrun.records import (
     utc_now,
 )
 from batchrun.retry import Retries
+from batchrun.selection import FromInput, FromQueue, OnChange, Selection
 from batchrun.settings import environment, read_key, resolve
 from batchrun.store import RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchrun.job import Job
     from batchrun.simulator import Simulator
 
@@ -71,18 +75,33 @@ class _Work:
     request: Request
     key: str | None
     started_at: float
+    fingerprint: bytes
+    replaces: int
+    fingerprint_hex: str
     attempts: int = 0
     reasks: int = 0
     usage: Usage | None = None
     state: str = "waiting for a slot"
 
 
+@dataclass(frozen=True, slots=True)
+class RetryPlan:
+    """Run the failure queue instead of the input: failures of some kinds (none named: of all), with changed parameters.
+
+    `changed` holds request parameters by name; they win over those of the job and of the item.
+    """
+
+    kinds: frozenset[str] = frozenset()
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Runner:
     """Runs one job once. Raises `JobError`, `LockedError` or `StoreError`; every other ending is in the summary."""
 
     def __init__(
-        self, job: Job, observer: Observer, *, limit: int | None = None, rng: random.Random | None = None
-    ) -> None:
+        self, job: Job, observer: Observer, *, limit: int | None = None, on_change: OnChange = "error",
+        retry: RetryPlan | None = None, rng: random.Random | None = None,
+    ) -> None:  # fmt: skip
         variables = environment(job)
         self.job = job = resolve(job, variables)
         self._key = read_key(job.endpoint, variables)
@@ -90,11 +109,16 @@ class Runner:
         self._limit = limit
         self._rng = rng or random.Random()
         self._schema = Schema.load(job.structured.schema) if job.structured.schema else None
-        self._builder = RequestBuilder(job, self._schema.text if self._schema else None)
+        schema = self._schema.text if self._schema else None
+        self._on_change: OnChange = on_change
+        self._retry = retry
+        #: Makes the requests by which items are compared: those of the job as it stands.
+        self._own_builder = RequestBuilder(job, schema)
+        self._builder = RequestBuilder(job, schema, retry.changed) if retry and retry.changed else self._own_builder
+        self._made = made_from(job, schema)
+        self._recipe = recipe_of(self._made)
         self._judge = Judge(self._schema, effective_mode(job))
-        templated = bool(job.prompt and job.prompt.user)
-        self._paths = expand_inputs(job.input)
-        self._reader = ItemReader(self._paths, encoding=job.encoding, templated=templated)
+        self._paths = [] if retry else expand_inputs(job.input)
         self._concurrency = DEFAULT_CONCURRENCY if job.limits.concurrency == "auto" else job.limits.concurrency
         self._simulator = _simulator(job) if job.endpoint.simulate else None
         self._tally = Tally()
@@ -102,6 +126,7 @@ class Runner:
         self._under_way: dict[int, _Work] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop: Stop | None = None
+        self._feed: Feed | None = None
         self._begun = self._simulated = False
         self._warnings: dict[str, int] = {}
         self.total: int | None = None
@@ -118,28 +143,67 @@ class Runner:
         self._pacer = Pacer(self._concurrency, self.job.limits.requests_per_minute)
         self._retries = Retries(self.job.retry, self._rng, self._pacer.sleep)
         self._waiting_room = asyncio.Semaphore(max(256, 4 * self._concurrency))
-        self._feed = Feed(self._reader, self._limit)
         async with AsyncExitStack() as stack:
             self._store = RunDirectory(self.job.output)
             stack.callback(self._store.close)
             for note in self._store.notes:
                 self._observer.notice("recovered", note)
-            self._run_id = str(self._store.manifest().get("run_id") or uuid.uuid4())
+            self._before = self._store.manifest()
+            self._run_id = str(self._before.get("run_id") or uuid.uuid4())
+            await self._tell_of_crash()
+            self._selection = self._select()
+            await self._selection.prepare(self._begin)
+            self._feed = feed = Feed(self._selection.reader)
+            if self._stop is not None:
+                feed.stop()
             base_url = await self._base_url(stack)
             self._client = await stack.enter_async_context(
                 Client(base_url, self._key, attempt_timeout_s=self.job.retry.attempt_timeout)
             )
-            stack.push_async_callback(self._feed.close)
+            stack.push_async_callback(feed.close)
             deadline = self.job.budget.deadline
             if deadline is not None:
                 words = f"the deadline of {deadline:g} s was reached"
                 timer = loop.call_later(deadline, self.stop, Stop(StopCause.DEADLINE, words))
                 stack.callback(timer.cancel)
-            await self._work_and_write()
-            summary = await self._summary()
+            await self._work_and_write(feed)
+            self._store.settle()
+            summary = await self._summary(feed)
             if self._begun or not self._store.manifest_path.exists():
                 self._store.save_manifest(self._manifest(summary))
         return summary
+
+    def _select(self) -> Selection:
+        if self._retry is not None:
+            return FromQueue(self.job, self._store, self._retry.kinds, self._limit)
+        schema = self._schema.text if self._schema else None
+        builders = [self._own_builder, *accepted_builders(self.job, schema, self._accepted)]
+        return FromInput(
+            self.job, self._paths, self._store, builders, self._made, self._recipe, self._on_change, self._limit
+        )
+
+    async def _tell_of_crash(self) -> None:
+        """Say what an earlier run left when it was ended by force, and keep it for the manifest."""
+        self._accepted = list(self._before.get("accepted") or [])
+        if self._retry and self._retry.changed and dict(self._retry.changed) not in self._accepted:
+            self._accepted.append({"set": dict(self._retry.changed)})
+        self._crash = self._before.get("last_crash")
+        in_flight, done = self._store.interrupted, self._store.results + self._store.failures
+        if not in_flight:
+            return
+        try:
+            total = await in_thread(lambda: count_items(self._paths)) if self._paths else None
+        except InputError:
+            total = None
+        never = None if total is None else max(0, total - done - in_flight)
+        self._crash = {"noticed_at": utc_now(), "done": done, "in_flight": in_flight, "never_sent": never}
+        unsent = "the others were" if never is None else f"{never} were"
+        self._observer.notice(
+            "crashed",
+            f"an earlier run was ended by force: {done} items are done, {unsent} never sent, and {in_flight} calls "
+            "were in flight, perhaps billed; their items run again",
+            **{key: value for key, value in self._crash.items() if key != "noticed_at"},
+        )
 
     async def _base_url(self, stack: AsyncExitStack) -> str:
         if self._simulator is None:
@@ -147,13 +211,13 @@ class Runner:
         await stack.enter_async_context(self._simulator)
         return str(self._simulator.base_url)
 
-    async def _work_and_write(self) -> None:
-        writer = asyncio.create_task(self._store.write())
+    async def _work_and_write(self, feed: Feed) -> None:
+        writer = asyncio.create_task(self._store.keep_synced())
         writer.add_done_callback(self._writer_ended)
         try:
             async with asyncio.TaskGroup() as self._group:
                 for number in range(self._concurrency):
-                    self._spawn(self._worker(number * _START_STEP_S))
+                    self._spawn(self._worker(feed, number * _START_STEP_S))
         except BaseExceptionGroup as group:
             raise _store_error(group) or group from None
         finally:
@@ -177,7 +241,8 @@ class Runner:
             return
         self._stop = stop
         self._pacer.stop()
-        self._feed.stop()
+        if self._feed is not None:
+            self._feed.stop()
         asyncio.get_running_loop().call_later(DRAIN_S, self.abort)
         fields = {"cause": stop.cause.word, "kind": stop.kind, "in_flight": self._in_flight()}
         self._observer.notice("stopping", f"{stop.message}; waiting for {self._in_flight()} calls in flight", **fields)
@@ -196,34 +261,37 @@ class Runner:
 
     # --- one item ---
 
-    async def _worker(self, starts_after_s: float) -> None:
+    async def _worker(self, feed: Feed, starts_after_s: float) -> None:
         try:
             await self._pacer.sleep(starts_after_s)
         except Stopping:
             return
         while True:
-            if self._store.is_behind:
-                await self._store.room()
-            entry = await self._feed.next()
+            entry = await feed.next()
             if entry is None:
-                self._input_ended()
+                if feed.error is not None:
+                    self.stop(Stop(StopCause.INPUT, str(feed.error)))
                 return
-            if self._store.is_finished(entry):
+            replaces = self._selection.row_to_replace(entry)
+            if replaces is None:
                 self._skipped += 1
+                self._look_for_refusal()
                 continue
-            if not self._begun:
-                self._begin()
+            self._begin()
             made = self._builder.build(entry) if isinstance(entry, Item) else entry
             if isinstance(made, Failure):
-                self._fail(made)
+                self._fail(made, entry, replaces=replaces)
                 continue
             try:
-                await self._first(self._work(entry, made))
+                await self._first(self._work(entry, made, replaces))
             except Stopping:
                 return
 
-    def _work(self, item: Any, request: Request) -> _Work:
-        work = _Work(item, request, self._idempotency_key(item, request), self._now())
+    def _work(self, item: Any, request: Request, replaces: int) -> _Work:
+        own = request if self._builder is self._own_builder else self._own_builder.build(item)
+        fingerprint = bytes.fromhex(own.fingerprint)[:8] if isinstance(own, Request) else bytes(8)
+        key = self._idempotency_key(item, request)
+        work = _Work(item, request, key, self._now(), fingerprint, replaces, request.fingerprint)
         self._under_way[id(work)] = work
         return work
 
@@ -276,11 +344,13 @@ class Runner:
         """Admit, send, settle."""
         await self._pacer.admit()
         try:
+            self._store.sent(work.item, work.fingerprint, work.attempts + 1)
             work.attempts += 1
             work.state = "sent"
             self._tally.attempts += 1
             response = await self._client.chat(work.request.body, work.key)
         except EndpointError as error:
+            self._store.attempt_ended(work.item)
             self._tally.failed_attempts[error.kind.value] += 1
             self._count_usage(work, error.usage)
             if error.kind is ErrorKind.RATE_LIMITED and error.retry_after_s is not None:
@@ -309,6 +379,7 @@ class Runner:
         if work.reasks < self.job.structured.reask and response.text is not None:
             work.reasks += 1
             self._tally.reasks += 1
+            self._store.attempt_ended(work.item)
             work.request = self._builder.reask(work.request, response.text, verdict.problem)
             work.key = self._idempotency_key(work.item, work.request)
             return False
@@ -322,23 +393,24 @@ class Runner:
         self._results_now += 1
         self._rate.add(1, 0)
         duration = self._now() - work.started_at
-        fingerprint = work.request.fingerprint
-        self._store.add_result(
-            Result(work.item, output, response, work.usage, work.attempts, duration, extraction, fingerprint)
+        result = Result(
+            work.item, output, response, work.usage, work.attempts, duration, extraction, work.fingerprint_hex
         )
+        self._store.add_result(result, work.fingerprint, work.replaces)
 
     def _give_up(self, work: _Work, error: EndpointError) -> bool:
         """Record an item's failure; if the fault is the key's, the account's or the address's, stop the run instead."""
         if error.kind in RUN_KINDS:
             self.stop(Stop(StopCause.ENDPOINT, error.message, error.kind))
         else:
-            self._fail(Failure.of_item(work.item, error, attempts=work.attempts, usage=work.usage))
+            failure = Failure.of_item(work.item, error, attempts=work.attempts, usage=work.usage)
+            self._fail(failure, work.item, work.fingerprint, work.replaces)
         return True
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failure: Failure, entry: Item | Failure, fingerprint: bytes = bytes(8), replaces: int = 0) -> None:
         self._failures_now += 1
         self._rate.add(1, 0)
-        self._store.add_failure(failure)
+        self._store.add_failure(failure, entry, fingerprint, replaces)
         most = self.job.budget.max_failures
         if most is None:
             return
@@ -362,9 +434,9 @@ class Runner:
             return None
         return blake2b(f"{self._run_id}\n{item.id}\n{request.fingerprint}".encode(), digest_size=16).hexdigest()
 
-    def _input_ended(self) -> None:
-        if self._feed.error is not None:
-            self.stop(Stop(StopCause.INPUT, str(self._feed.error)))
+    def _look_for_refusal(self) -> None:
+        if self._selection.refusal is not None:
+            self.stop(Stop(StopCause.INPUT, self._selection.refusal))
 
     # --- accounts ---
 
@@ -385,13 +457,16 @@ class Runner:
 
         in_thread(lambda: count_items(self._paths)).add_done_callback(counted)
 
-    def snapshot(self) -> Snapshot:
-        """Tell how the run stands now."""
+    def snapshot(self) -> Snapshot | None:
+        """Tell how the run stands now; None as long as it has not begun to read its input."""
+        if self._feed is None:
+            return None
         now = asyncio.get_running_loop().time()
-        done_now = self._results_now + self._failures_now
-        done = self._skipped + done_now
+        skipped = self._selection.skipped
+        done_now = self._results_now + self._failures_now - self._store.unsynced
+        done = skipped + self._skipped + done_now
         reading = not self._feed.ended
-        total = self.total if reading else self._feed.given
+        total = self.total if reading else self._feed.given + skipped
         under_way = sorted(self._under_way.values(), key=lambda work: work.started_at)
         in_flight = self._in_flight()
         rate = self._rate.at(now)
@@ -408,11 +483,27 @@ class Runner:
             ),
         )  # fmt: skip
 
-    async def _summary(self) -> Summary:
-        pending: int | None = self._feed.given - self._skipped - self._results_now - self._failures_now
-        if self._stop is not None:
-            rest = await self._feed.count_rest(lambda entry: not self._store.is_finished(entry), _COUNT_REST_S)
-            pending = None if rest is None or pending is None else pending + rest
+    async def _pending(self, feed: Feed) -> int | None:
+        if self._retry is not None:  # what was not tried again is a failure still
+            counts = (self._before.get("summary") or {}).get("counts") or {}
+            pending: int | None = counts.get("pending")
+            return pending
+        taken = feed.given - self._skipped - self._results_now - self._failures_now
+        if self._stop is None:
+            return taken
+        rest = await feed.count_rest(self._selection.is_open, _COUNT_REST_S)
+        return None if rest is None else taken + rest
+
+    def _warned(self) -> tuple[str, ...]:
+        """Give the warnings of the whole run: those of answers with how often they came, and those of the input."""
+        warnings = [f"{warning} ({count} items)" for warning, count in sorted(self._warnings.items())]
+        left_over = self._selection.left_over() if self._stop is None and self._limit is None else 0
+        if left_over:
+            warnings.append(f"{left_over} records are of items that are not in the input now; they are kept")
+        return tuple(warnings)
+
+    async def _summary(self, feed: Feed) -> Summary:
+        pending = await self._pending(feed)
         price = self.job.price
         return Summary(
             output=self.job.output, results=self._store.results, failures=self._store.failures, pending=pending,
@@ -421,7 +512,8 @@ class Runner:
             duration_s=asyncio.get_running_loop().time() - self._start_s, simulated=self._simulated,
             stop=self._final_stop(), cost=cost_of(self._tally.usage, price) if price else None,
             currency=price.currency if price else None,
-            warnings=tuple(f"{warning} ({count} items)" for warning, count in sorted(self._warnings.items())),
+            warnings=self._warned(), interrupted=self._store.interrupted, broken_off=self._store.under_way,
+            interrupted_ever=self._store.calls_interrupted,
         )  # fmt: skip
 
     def _final_stop(self) -> Stop | None:
@@ -432,8 +524,16 @@ class Runner:
 
     def _begin(self) -> None:
         """Say in the manifest that there is something to do, before anything is sent."""
-        self._store.save_manifest(self._manifest(None))
-        self._begun = True
+        if not self._begun:
+            self._store.save_manifest(self._manifest(None))
+            self._store.begin(self._recipe)
+            self._begun = True
+
+    def _input_files(self) -> Any:
+        reader = self._selection.reader
+        if isinstance(reader, ItemReader):
+            return [as_plain(file) for file in reader.files]
+        return self._before.get("input", [])
 
     def _manifest(self, summary: Summary | None) -> dict[str, Any]:
         job = self.job
@@ -444,8 +544,13 @@ class Runner:
             "started_at": self._started_at,
             "job_file": str(job.path) if job.path else None,
             "job": as_plain(replace(job, path=None)),
+            "working_directory": str(Path.cwd()),
+            "made_from": self._made,
+            "accepted": self._accepted,
+            "retry": self._retry and {"kinds": sorted(self._retry.kinds), "set": dict(self._retry.changed)},
+            "last_crash": self._crash,
             "data_boundary": {"classification": job.data_boundary.classification, "scanned": False},
-            "input": [as_plain(file) for file in self._reader.files],
+            "input": self._input_files(),
             "versions": {"python": sys.version.split()[0], "batchrun": __version__},
             "summary": summary and summary.as_dict(),
         }

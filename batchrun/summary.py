@@ -85,6 +85,8 @@ class Summary:
     """How a run ended. Counts are of the run directory; tally, tokens and times of this run.
 
     `pending` is None where the rest of the input could not be counted (standard input that was not read to its end).
+    `interrupted` are the calls whose end nobody knows, perhaps billed, that an earlier run left when it was ended by
+    force, `broken_off` those that this run left, `interrupted_ever` those of all runs in this folder.
     """
 
     output: Path
@@ -103,6 +105,9 @@ class Summary:
     cost: float | None = None
     currency: str | None = None
     warnings: tuple[str, ...] = ()
+    interrupted: int = 0
+    broken_off: int = 0
+    interrupted_ever: int = 0
 
     @property
     def results_path(self) -> Path:
@@ -145,6 +150,11 @@ class Summary:
                 "retries": self.tally.retries,
                 "reasks": self.tally.reasks,
                 "failed_attempts_by_kind": dict(sorted(self.tally.failed_attempts.items())),
+            },
+            "interrupted_calls": {
+                "found": self.interrupted,
+                "left": self.broken_off,
+                "ever": self.interrupted_ever,
             },
             "tokens": {
                 "prompt": usage.prompt_tokens,

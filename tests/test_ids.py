@@ -8,7 +8,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrun.ids import IdIndex
+from batchrun.ids import IdIndex, digest
 
 ANY_TEXT = st.text(st.characters())  # surrogates and NUL included
 ADDITIONS = st.lists(st.tuples(ANY_TEXT | st.sampled_from(["1", "01", "", "a", "A"]), st.integers(0, 2**40 - 1)))
@@ -18,23 +18,33 @@ ADDITIONS = st.lists(st.tuples(ANY_TEXT | st.sampled_from(["1", "01", "", "a", "
 def test_the_index_gives_what_a_dict_of_first_lines_gives(additions):
     index, expected = IdIndex(), {}
     for item_id, line in additions:
-        assert index.add(item_id, line) == expected.get(item_id)
+        assert index.add(digest(item_id), line) == expected.get(item_id)
         expected.setdefault(item_id, line)
         assert len(index) == len(expected)
-    assert all(item_id in index for item_id in expected)
+    assert {item_id: index.get(digest(item_id)) for item_id in expected} == expected
 
 
 @given(ADDITIONS, ANY_TEXT)
 def test_an_id_that_was_not_added_is_not_in_the_index(additions, other):
     index = IdIndex()
     for item_id, line in additions:
-        index.add(item_id, line)
-    assert (other in index) == (other in {item_id for item_id, _ in additions})
+        index.add(digest(item_id), line)
+    assert (index.get(digest(other)) is not None) == (other in {item_id for item_id, _ in additions})
+
+
+@given(ADDITIONS)
+def test_what_is_put_last_is_what_the_index_gives(additions):
+    index, expected = IdIndex(), {}
+    for item_id, line in additions:
+        assert index.put(digest(item_id), line) == expected.get(item_id)
+        expected[item_id] = line
+    assert {item_id: index.get(digest(item_id)) for item_id in expected} == expected
+    assert len(index) == len(expected)
 
 
 MILLION = """
 from pathlib import Path
-from batchrun.ids import IdIndex
+from batchrun.ids import IdIndex, digest
 
 def resident():
     return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
@@ -42,12 +52,12 @@ def resident():
 before = resident()
 index = IdIndex()
 for number in range(1_000_000):
-    index.add(f"request-{number:012}", number)
+    index.add(digest(f"request-{number:012}"), number)
 print(resident() - before)
 assert len(index) == 1_000_000
 for number in range(0, 1_000_000, 97):
-    assert index.add(f"request-{number:012}", 0) == number
-    assert f"request-{number}" not in index
+    assert index.add(digest(f"request-{number:012}"), 0) == number
+    assert index.get(digest(f"request-{number}")) is None
 """
 
 

@@ -45,7 +45,9 @@ async def follow(runner: Runner, display: Display) -> None:
         runner.count_total()
     while True:
         await asyncio.sleep(display.interval_s)
-        display.show(runner.snapshot())
+        snapshot = runner.snapshot()
+        if snapshot is not None:
+            display.show(snapshot)
 
 
 def describe(snapshot: Snapshot) -> str:

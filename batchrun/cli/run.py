@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from batchrun.cli.progress import Display
     from batchrun.job import Job
     from batchrun.runner import Runner
+    from batchrun.selection import OnChange
     from batchrun.summary import Summary
 
 #: What each flag overrides in the job.
@@ -72,7 +73,13 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--deadline", type=Duration(), help="Send nothing after this time, such as 2h.")
 @click.option("--max-cost", type=_POSITIVE, metavar="AMOUNT", help="Stop before more than this is spent.")
 @click.option("--max-failures", type=_Parsed("N|P%", "max_failures"), help="Stop after more failures.")
-@click.option("--on-change", type=click.Choice(["error", "keep", "rerun"]), help="If results are of another job.")
+@click.option(
+    "--on-change",
+    type=click.Choice(["error", "keep", "rerun"]),
+    default="error",
+    show_default=True,
+    help="What to do if the job or an item is not what results were made from.",
+)
 @click.option("--dry-run", is_flag=True, help="Read, render and count everything; send nothing.")
 @click.option("--confirm-non-sensitive", is_flag=True, help="State that the data may leave this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
@@ -80,7 +87,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Log lines instead of a bar.")
 def run(
     job_file: Path | None, dry_run: bool, limit: int | None, as_json: bool, quiet: bool, log_format: str | None,
-    on_change: str | None, **flags: Any,
+    on_change: OnChange, **flags: Any,
 ) -> None:  # fmt: skip
     """Run a job, or go on where it stopped: finished items are never sent again.
 
@@ -95,8 +102,6 @@ def run(
     from batchrun.lines import InputError
     from batchrun.store import LockedError, StoreError
 
-    if on_change is not None:
-        fail("--on-change is not available in this version of batchrun", 2)
     console = Console()
     display: Display | None = None
     runner: Runner | None = None
@@ -107,7 +112,7 @@ def run(
         from batchrun.runner import Runner
 
         display = _display(console, quiet=quiet, log_format=log_format)
-        runner = Runner(job, display, limit=limit)
+        runner = Runner(job, display, limit=limit, on_change=on_change)
         summary = _execute(runner, display)
     except (JobError, InputError) as error:
         _refuse(str(error), 2, log_format)

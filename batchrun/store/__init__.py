@@ -1,6 +1,7 @@
 """The run directory: the one room that opens files in it."""
 
 from batchrun.store.files import StoreError, read_records
-from batchrun.store.rundir import LockedError, RunDirectory
+from batchrun.store.lock import LockedError
+from batchrun.store.rundir import RunDirectory, read_manifest
 
-__all__ = ["LockedError", "RunDirectory", "StoreError", "read_records"]
+__all__ = ["LockedError", "RunDirectory", "StoreError", "read_manifest", "read_records"]

@@ -1,4 +1,4 @@
-"""Files that lose nothing: JSON Lines that only grow by whole lines, and files replaced in one step."""
+"""Files that lose nothing: some only grow by whole records, the others are replaced in one step."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import json
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, Any
+import zlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 _PRIVATE = 0o600
+_CHUNK_BYTES = 1 << 20
 #: How a record begins: id and line, then for a failure its error, which is never nested.
 _HEAD = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*","line":\d+,("error":\{(?:"(?:[^"\\]|\\.)*"|[^"{}])*\},)?')
+#: What a record of ours has beside its id; foreign lines have not.
+_MARKS = ({"fingerprint", "provider"}, {"error", "input"})
 
 
 class StoreError(Exception):
@@ -28,50 +32,76 @@ class StoreError(Exception):
         return cls(f"{path}: {doing} failed: {error.strerror or error} (errno {error.errno})")
 
 
-class JsonLines:
-    """A JSON Lines file of ours, open for appending. What a crash tore is cut off when it is opened.
+class Extent(NamedTuple):
+    """The first `size` bytes of a file, and their CRC-32."""
 
-    Raises `StoreError` where the file cannot be opened, is no regular file, or is damaged before its last line.
+    size: int = 0
+    crc: int = 0
+
+    def grown(self, data: bytes) -> Extent:
+        """Give the extent with more bytes at its end."""
+        return Extent(self.size + len(data), zlib.crc32(data, self.crc))
+
+
+class GrowingFile:
+    """A file of ours that only grows, by whole records. One thread appends; any other may `sync`.
+
+    `extent` is what was written, `synced` what is on the disk for certain. Raises `StoreError` where the file cannot
+    be opened or is no regular file.
     """
 
-    def __init__(self, path: Path, read: Callable[[dict[str, Any]], None]) -> None:
-        """Open or make the file; `read` is called with each record that stands in it."""
+    def __init__(self, path: Path, extent: Extent) -> None:
+        """Open or make the file, and cut off what stands after `extent`."""
         self.path = path
-        self.lines = 0
-        self.note: str | None = None
+        self.extent = self.synced = extent
         self._fd = _open_private(path)
         try:
-            self._size = self._recover(read)
+            size = os.fstat(self._fd).st_size
+            if size > extent.size:
+                self._cut(extent.size)
         except BaseException:
             os.close(self._fd)
             raise
+        if size < extent.size:
+            os.close(self._fd)
+            raise StoreError(f"{path}: has {size} bytes where {extent.size} were a moment ago")
 
     def append(self, data: bytes) -> None:
-        """Write whole lines at the end, all or nothing. Raises `StoreError`; the file is then as before."""
-        if not data:
-            return
-        self._check_unchanged()
+        """Write at the end, all or nothing. Raises `StoreError`; the file is then as before."""
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            self._cut(self._size)
+            self._cut(self.extent.size)
             raise StoreError.of(self.path, "writing", error) from error
-        self._size += len(data)
+        self.extent = self.extent.grown(data)
+
+    @property
+    def is_synced(self) -> bool:
+        """Tell whether all that was written is on the disk."""
+        return self.synced.size == self.extent.size
 
     def sync(self) -> None:
-        """Wait until what was written is on the disk. Raises `StoreError`."""
+        """Wait until what was written before the call is on the disk. Raises `StoreError`.
+
+        After a failed sync the kernel counts the pages as clean though they are not on the disk, so they are cut off:
+        nobody may later take them for durable.
+        """
+        extent = self.extent
         try:
             os.fdatasync(self._fd)
         except OSError as error:
+            self._cut(self.synced.size)
             raise StoreError.of(self.path, "writing to disk", error) from error
+        self.synced = extent
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
 
-    def _check_unchanged(self) -> None:
+    def check(self) -> None:
+        """Raise `StoreError` if the file was deleted, moved, cut or appended to by somebody else."""
         status = os.fstat(self._fd)
         try:
             there = self.path.lstat()
@@ -79,36 +109,11 @@ class JsonLines:
             there = None
         if there is None or not os.path.samestat(status, there):
             raise StoreError(f"{self.path}: was deleted or moved while the run was writing it; nothing more is sent")
-        if status.st_size != self._size:
+        if status.st_size != self.extent.size:
             raise StoreError(
-                f"{self.path}: has {status.st_size} bytes where batchrun left {self._size}: "
+                f"{self.path}: has {status.st_size} bytes where batchrun left {self.extent.size}: "
                 "something else wrote or cut it while the run was going; nothing more is sent"
             )
-
-    def _recover(self, read: Callable[[dict[str, Any]], None]) -> int:
-        size = 0
-        with os.fdopen(os.dup(self._fd), "rb") as file:
-            file.seek(0)
-            for line in file:
-                record = _record(line)
-                if record is None:
-                    if file.read(1):
-                        raise StoreError(
-                            f"{self.path}:{self.lines + 1}: not a record of batchrun, with more lines after it; "
-                            "the file was damaged or changed, restore it or use another output"
-                        )
-                    break
-                try:
-                    read(record)
-                except ValueError as error:
-                    raise StoreError(f"{self.path}:{self.lines + 1}: {error}; restore the file") from error
-                self.lines += 1
-                size += len(line)
-        torn = os.fstat(self._fd).st_size - size
-        if torn:
-            self._cut(size)
-            self.note = f"{self.path}: the unfinished last line was cut off ({torn} bytes); its item runs again"
-        return size
 
     def _cut(self, size: int) -> None:
         try:
@@ -117,18 +122,62 @@ class JsonLines:
             raise StoreError.of(self.path, "cutting off an unfinished line", error) from error
 
 
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Give the whole records of a results or failures file, also of a run that is still going. Raises `StoreError`."""
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def require_regular(path: Path) -> None:
+    """Raise `StoreError` if something else than a file of ours stands at a path: a pipe would be waited for."""
     try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                record = _record(line)
-                if record is not None:
-                    yield record
-                elif line.endswith(b"\n"):
-                    raise StoreError(f"{path}:{number}: not a record of batchrun")
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise StoreError.of(path, "reading", error) from error
+    if not stat.S_ISREG(mode):
+        raise StoreError(f"{path}: is not a regular file")
+
+
+def measure(path: Path, size: int) -> Extent:
+    """Give the extent of a file's first `size` bytes, or of all of it if it is shorter; empty if it is not there."""
+    crc = done = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            while done < size and (data := file.read(min(_CHUNK_BYTES, size - done))):
+                crc = zlib.crc32(data, crc)
+                done += len(data)
+    except FileNotFoundError:
+        return Extent()
+    except OSError as error:
+        raise StoreError.of(path, "reading", error) from error
+    return Extent(done, crc)
+
+
+def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Give the lines of a records file from a byte on, each with its record, None if it is torn or none of ours.
+
+    A file that is not there has no lines. `end` is where a line ends up to which to read. Raises `StoreError`.
+    """
+    try:
+        with path.open("rb") as file:
+            at = file.seek(start)
+            while (end is None or at < end) and (line := file.readline()):
+                at += len(line)
+                yield line, _record(line)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError.of(path, "reading", error) from error
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the whole records of a results or failures file, also of a run that is still going. Raises `StoreError`."""
+    if not path.exists():
+        raise StoreError(f"{path}: there is no such file")
+    for number, (line, record) in enumerate(read_lines(path), 1):
+        if record is not None:
+            yield record
+        elif line.endswith(b"\n"):
+            raise StoreError(f"{path}:{number}: not a record of batchrun")
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
@@ -143,8 +192,10 @@ def _record(line: bytes) -> dict[str, Any] | None:
         except ValueError:
             return None
         except RecursionError:
-            record = _record_head(line)
-    return record if isinstance(record, dict) and isinstance(record.get("id"), str) else None
+            return _record_head(line)
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+        return None
+    return record if any(marks <= record.keys() for marks in _MARKS) else None
 
 
 def _integer(text: str) -> int | float:
@@ -155,6 +206,9 @@ def _record_head(line: bytes) -> dict[str, Any] | None:
     """Read what is needed of a record that is nested too deeply to be parsed: a provider's body or an item can be."""
     found = _HEAD.match(line)
     return orjson.loads(b"{%s}" % found[0].removeprefix(b"{").removesuffix(b",")) if found else None
+
+
+# --- opening and replacing --------------------------------------------------------------------------------------
 
 
 def _open_private(path: Path) -> int:
@@ -169,25 +223,40 @@ def _open_private(path: Path) -> int:
     return fd
 
 
+def write_file(path: Path, data: Iterator[bytes] | bytes) -> Extent:
+    """Write a new file, or one anew, and wait until it is on the disk. Raises `StoreError`."""
+    extent = Extent()
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
+        with os.fdopen(fd, "wb") as file:
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
+                extent = extent.grown(piece)
+            file.flush()
+            os.fsync(fd)
+    except OSError as error:
+        raise StoreError.of(path, "writing", error) from error
+    return extent
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Put a file in place in one step, on disk before it is seen. Raises `StoreError`."""
     temporary = path.with_name(path.name + ".tmp")
+    write_file(temporary, data)
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
         temporary.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise StoreError.of(path, "writing", error) from error
+    sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Make names that were added to or changed in a folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Make names that were added to or changed in a folder durable. Raises `StoreError`."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StoreError.of(path, "writing to disk", error) from error

@@ -1,223 +1,387 @@
-"""One run directory: locked by one run, its records appended by one writer, its manifest replaced in one step."""
+"""One run directory: held by one run, its records appended by one writer, its other files replaced in one step."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrun.ids import IdIndex
-from batchrun.records import ErrorKind, Failure, utc_now
-from batchrun.store.files import JsonLines, StoreError, replace_file, sync_folder
+from batchrun.store.files import Extent, GrowingFile, StoreError, read_lines, replace_file, sync_folder, write_file
+from batchrun.store.index import FAILED, INDEX_HEADER, KINDS, PENDING, RESULT, Index, Row, state_of, to_lines
+from batchrun.store.journal import Point, Sent, ended_record, point_record, sent_record, whole_journal
+from batchrun.store.lock import Lock
+from batchrun.store.queue import Keys, current_failures
+from batchrun.store.recovery import FAILURES, INDEX, JOURNAL, NEW, RESULTS, Recovered, recover
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from batchrun.records import Item, Result
+    from batchrun.records import Failure, Item, Result, Usage
 
-_HOLDER = "lock"
-_COMMIT_INTERVAL_S = 0.05
-_BUFFER_BYTES = 8 * 1024 * 1024
-
-
-class LockedError(Exception):
-    """Another run holds the run directory."""
+MANIFEST = "run.json"
+#: Where results go that `--on-change rerun` replaces.
+OUTDATED = "outdated.jsonl"
+#: Records are written at once and synced together this often; less often on a disk that takes long for it.
+_SYNC_INTERVAL_S = 0.05
+#: Index and journal can be made anew from the records, so they are synced less often.
+_SLOW_SYNC_INTERVAL_S = 1.0
+_CHECK_INTERVAL_S = 0.02
+#: The journal is written anew when it has grown to so many bytes.
+_LARGE_JOURNAL_BYTES = 4 * 1024 * 1024
+_NOT_OPEN = "the run directory was not begun"
 
 
 class RunDirectory:
-    """Results, failures and manifest of one job.
+    """Results, failures, index, journal and manifest of one job.
 
-    Opening it makes it if need be, takes its lock and reads which items are finished; records are buffered by
-    `add_result` and `add_failure` and made durable, many at once, by `write`. Raises `LockedError` or `StoreError`.
+    Opening it makes it if need be, takes its lock and mends what a crash left. From `begin` on a record is written at
+    once, so that a killed process loses none, and counts (`results`, `failures`) as soon as it is on the disk.
+    Raises `LockedError`, or `StoreError` where it cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.results_path = path / "results.jsonl"
-        self.failures_path = path / "failures.jsonl"
-        self.manifest_path = path / "run.json"
-        self.finished = IdIndex()
-        self.failure_kinds: Counter[str] = Counter()
-        self._lock = _lock(path)
-        self._results: list[bytes] = []
-        self._failures: list[bytes] = []
-        self._buffered = 0
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._full = asyncio.Event()
-        self._closing = False
+        self.results_path = path / RESULTS
+        self.failures_path = path / FAILURES
+        self.manifest_path = path / MANIFEST
+        self._lock = Lock(path)
+        self._files: dict[str, GrowingFile] = {}
+        self._recipe = 0
+        self._under_way: dict[bytes, Sent] = {}
+        self._rows: list[Row] = []
+        self._dirty, self._ending = asyncio.Event(), asyncio.Event()
+        self._checked_at = self._synced_at = 0.0
+        self._begun = False
+        #: What broke the writing; the run is over then, and everybody is told the same.
+        self._broken: StoreError | None = None
         try:
-            self._results_file = JsonLines(self.results_path, self._read_result)
-            self._failures_file = JsonLines(self.failures_path, self._read_failure)
-            sync_folder(path)
+            self._take_stock(recover(path))
         except BaseException:
-            os.close(self._lock)
+            self.close()
             raise
 
-    @property
-    def results(self) -> int:
-        """How many results are in the file."""
-        return self._results_file.lines
+    def _take_stock(self, found: Recovered) -> None:
+        if found.refusal:
+            raise StoreError(found.refusal)
+        #: What had to be mended.
+        self.notes = found.notes
+        #: The rows of the records as they stood when the folder was opened.
+        self.index = found.index
+        self.results, self.failures = found.index.results, found.index.failures
+        self.failure_kinds = Counter(found.index.kinds())
+        #: Calls that were under way when an earlier run was ended by force: perhaps billed, their answers lost.
+        self.interrupted = len(found.interrupted)
+        self._interrupted_ever = found.journal.interrupted
+        self._finish_swap(found)
+        self._extents = {**found.extents, INDEX: found.journal.point.rows}
+        mended = bool(found.rebuilt and len(found.index)) or bool(found.rows) or found.journal.swapping
+        for name in (RESULTS, FAILURES):
+            self._open(name).append(b"".join(found.kept[name]))
+            mended = mended or bool(found.kept[name])
+        sync_folder(self.path)
+        if not mended:
+            return
+        if found.rebuilt:
+            self._extents[INDEX] = Extent()
+        self._recipe = found.journal.recipe
+        lines = to_lines(found.rows)
+        self._open(INDEX).append(lines if self._extents[INDEX].size else INDEX_HEADER + lines)
+        for file in self._files.values():
+            file.sync()
+        self._write_journal(found.interrupted)
+
+    def _finish_swap(self, found: Recovered) -> None:
+        """Put files in place that were ready for it, and take away those that were not."""
+        for name in (RESULTS, FAILURES, INDEX):
+            new = self.path / (name + NEW)
+            try:
+                if found.paths[name] == new:
+                    new.replace(self.path / name)
+                else:
+                    new.unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError.of(new, "putting it in place", error) from error
+
+    # --- a run ---
+
+    def begin(self, recipe: int) -> None:
+        """Get ready to write; `recipe` says what the items' requests are made from beside the items."""
+        self._recipe = recipe
+        self._interrupted_ever += self.interrupted
+        if INDEX not in self._files:
+            self._open(INDEX)
+        if not self._files[INDEX].extent.size:
+            self._files[INDEX].append(INDEX_HEADER)
+        self._write_journal({})
+        self._files[JOURNAL] = self._open_journal()
+        self._begun = True
+
+    def sent(self, entry: Item, fingerprint: bytes, attempt: int) -> None:
+        """Take note that an attempt is about to leave. Raises `StoreError`, also if the files were tampered with."""
+        self._guard()
+        now = time.monotonic()
+        if now - self._checked_at > _CHECK_INTERVAL_S:
+            self._check(now)
+        sent = Sent(entry.line, entry.crc, fingerprint, attempt)
+        self._append(JOURNAL, sent_record(entry.key, sent))
+        self._under_way[entry.key] = sent
+        self._dirty.set()
+
+    def attempt_ended(self, entry: Item) -> None:
+        """Take note that an attempt ended, that the item is not finished, and that nothing of it is under way."""
+        if self._under_way.pop(entry.key, None) is not None and not self._broken:
+            self._append(JOURNAL, ended_record(entry.key))
+
+    def add_result(self, result: Result, fingerprint: bytes, replaces: int = 0) -> None:
+        """Write a result. `fingerprint` is of the item's own request; `replaces` the row of what it takes the place of.
+
+        Raises `StoreError`.
+        """
+        self._add(RESULTS, result.to_json(), self._row(RESULT, result.item, fingerprint, replaces, result.usage))
+
+    def add_failure(self, failure: Failure, entry: Item | Failure, fingerprint: bytes, replaces: int = 0) -> None:
+        """Write the failure of an item, or of a line that is none. Raises `StoreError`."""
+        row = self._row(state_of(failure.kind.value), entry, fingerprint, replaces, failure.usage)
+        self._add(FAILURES, failure.to_json(), row)
+
+    def withdraw(self, row: int, key: bytes) -> None:
+        """Let a record count no more: its item is pending again, or its line is no longer what it was."""
+        self._rows.append(Row(PENDING, self.index.line(row), key, replaces=row))
+        self._dirty.set()
+
+    def current_failures(self) -> Iterator[tuple[bytes, dict[str, Any], int]]:
+        """Give the failure queue as it stands now: line, record and row of each item that is a failure."""
+        return current_failures(self.failures_path, self.index, self._files[FAILURES].extent.size)
+
+    async def keep_synced(self) -> None:
+        """Sync what is written, group by group, until `finish` is called. Raises `StoreError`."""
+        while not (self._ending.is_set() and not self._rows):
+            await self._dirty.wait()
+            self._dirty.clear()
+            start = time.monotonic()
+            await self._sync()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(_SYNC_INTERVAL_S, 4 * (time.monotonic() - start))):
+                    await self._ending.wait()
+
+    def finish(self) -> None:
+        """Let `keep_synced` end as soon as everything is durable."""
+        self._ending.set()
+        self._dirty.set()
+
+    def settle(self) -> None:
+        """Leave the folder in good order: the queue holds what is a failure now, the journal what still counts."""
+        if not self._begun or self._broken:
+            return
+        self._sync_now(self._files.values())
+        if sum(1 for _ in read_lines(self.failures_path)) != self.failures:
+            index = Index(self.path / INDEX, self._files[INDEX].extent)
+            size = self._files[FAILURES].extent.size
+            current = (line for line, _, _ in current_failures(self.failures_path, index, size))
+            self.swap({FAILURES: write_file(self.path / (FAILURES + NEW), current)})
+        self._interrupted_ever += len(self._under_way)
+        self._write_journal({})
+
+    def close(self) -> None:
+        """Close the files and give the lock back."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self._lock.release()
 
     @property
-    def failures(self) -> int:
-        """How many failures are in the queue."""
-        return self._failures_file.lines
+    def calls_interrupted(self) -> int:
+        """How many calls of all runs ended with nobody knowing how."""
+        return self._interrupted_ever + (0 if self._begun else self.interrupted)
 
     @property
-    def notes(self) -> list[str]:
-        """What had to be mended when the folder was opened."""
-        return [file.note for file in (self._results_file, self._failures_file) if file.note]
+    def unsynced(self) -> int:
+        """How many records are written and not yet known to be on the disk."""
+        return len(self._rows)
+
+    @property
+    def under_way(self) -> int:
+        """How many attempts left and have not ended; after the run: that were broken off."""
+        return len(self._under_way)
+
+    # --- the manifest ---
 
     def manifest(self) -> dict[str, Any]:
         """Give the manifest as it stands on disk; empty if there is none or it cannot be read."""
-        try:
-            value = orjson.loads(self.manifest_path.read_bytes())
-        except (OSError, orjson.JSONDecodeError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        return read_manifest(self.path)
 
     def save_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace `run.json`. Raises `StoreError`."""
         replace_file(self.manifest_path, orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
-    def add_result(self, result: Result) -> None:
-        """Hand a result to the writer."""
-        line = result.to_json()
-        self._results.append(line)
-        self._added(line)
+    # --- new versions of files ---
 
-    def add_failure(self, failure: Failure) -> None:
-        """Hand a failure to the writer."""
-        line = failure.to_json()
-        self._failures.append(line)
-        self.failure_kinds[failure.kind.value] += 1
-        self._added(line)
+    def swap(self, new: dict[str, Extent]) -> None:
+        """Put new versions of files in place, all of them or, after a crash before the decision is durable, none.
 
-    async def room(self) -> None:
-        """Wait until the writer has caught up."""
-        await self._room.wait()
+        They lie beside the files under the name with `.new` and are durable. Raises `StoreError`.
+        """
+        extents = {name: file.extent for name, file in self._files.items()} | new
+        point = Point(extents[RESULTS], extents[FAILURES], extents[INDEX], time.time())
+        self._append(JOURNAL, point_record(point, swap=True))
+        self._files[JOURNAL].sync()
+        for name in new:
+            try:
+                (self.path / (name + NEW)).replace(self.path / name)
+            except OSError as error:
+                raise StoreError.of(self.path / name, "putting it in place", error) from error
+            self._files.pop(name).close()
+            self._extents[name] = new[name]
+            self._open(name)
+        sync_folder(self.path)
+        self._append(JOURNAL, point_record(point))
 
-    @property
-    def is_behind(self) -> bool:
-        """Tell whether the writer holds so much that nothing should be added: wait for `room` then."""
-        return not self._room.is_set()
+    def set_aside(self, rows: Iterable[int]) -> None:
+        """Move results out of the results file into `outdated.jsonl`; their items are pending again.
 
-    async def write(self) -> None:
-        """Write what is handed over, group by group, until `finish` is called. Raises `StoreError`."""
-        while not (self._closing and not self._buffered):
-            await self._wake.wait()
-            self._wake.clear()
-            results, failures, lines = b"".join(self._results), b"".join(self._failures), len(self._results)
-            failed = len(self._failures)
-            self._results.clear()
-            self._failures.clear()
-            self._buffered = 0
-            self._room.set()
-            if results or failures:
-                await asyncio.to_thread(self._commit, results, failures)
-                self._results_file.lines += lines
-                self._failures_file.lines += failed
-            if not self._closing:
-                await self._pause()
+        Raises `StoreError`.
+        """
+        chosen = bytearray(len(self.index.state))
+        for row in rows:
+            chosen[row] = 1
+        outdated = self.path / OUTDATED
+        size = outdated.stat().st_size if outdated.exists() else 0
+        aside = GrowingFile(outdated, Extent(size))
+        try:
+            lines = self._kept_results(chosen, aside)
+            extent = write_file(self.path / (RESULTS + NEW), lines)
+            aside.sync()
+        finally:
+            aside.close()
+        self._sync_now([self._files[INDEX]])
+        self._append_rows()
+        self._sync_now([self._files[INDEX]])
+        self.swap({RESULTS: extent})
 
-    def finish(self) -> None:
-        """Let `write` end as soon as everything handed over is durable."""
-        self._closing = True
-        self._wake.set()
-        self._full.set()
+    def _kept_results(self, chosen: bytearray, aside: GrowingFile) -> Iterator[bytes]:
+        keys = Keys()
+        for line, record in read_lines(self.results_path):
+            if record is None:
+                raise StoreError(f"{self.results_path}: is not as it was left")
+            key = keys.of(record)
+            row = self.index.find(key)
+            if chosen[row]:
+                aside.append(line)
+                self._rows.append(Row(PENDING, self.index.line(row), key, replaces=row))
+            else:
+                yield line
 
-    def is_finished(self, entry: Item | Failure) -> bool:
-        """Tell whether an item, or a line that is none, already has its record."""
-        if not self.finished:
-            return False
-        return _key(entry.id, entry.line, entry.kind if isinstance(entry, Failure) else "") in self.finished
+    # --- files ---
 
-    def close(self) -> None:
-        """Close the files and give the lock back."""
-        with contextlib.suppress(FileNotFoundError):
-            (self.path / _HOLDER).unlink()
-        self._results_file.close()
-        self._failures_file.close()
-        os.close(self._lock)
+    def _open(self, name: str) -> GrowingFile:
+        self._files[name] = GrowingFile(self.path / name, self._extents[name])
+        return self._files[name]
 
-    def _commit(self, results: bytes, failures: bytes) -> None:
-        for file, data in ((self._results_file, results), (self._failures_file, failures)):
-            if data:
-                file.append(data)
-                file.sync()
+    def _write_journal(self, interrupted: dict[bytes, Sent]) -> None:
+        """Replace the journal by one that holds what still counts."""
+        extents = {**self._extents, **{name: file.extent for name, file in self._files.items()}}
+        point = Point(extents[RESULTS], extents[FAILURES], extents[INDEX], time.time())
+        whole = whole_journal(point, self._recipe, self._interrupted_ever, interrupted.items())
+        replace_file(self.path / JOURNAL, whole)
+        self._extents[JOURNAL] = Extent().grown(whole)
 
-    def _added(self, line: bytes) -> None:
-        self._buffered += len(line)
-        self._wake.set()
-        if self._buffered > _BUFFER_BYTES:
-            self._room.clear()
-            self._full.set()
+    def _open_journal(self) -> GrowingFile:
+        if JOURNAL in self._files:
+            self._files.pop(JOURNAL).close()
+        return self._open(JOURNAL)
 
-    async def _pause(self) -> None:
-        """Let records gather for a moment, unless the buffer is full or the run is over."""
-        self._full.clear()
-        if self._buffered <= _BUFFER_BYTES:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_COMMIT_INTERVAL_S):
-                    await self._full.wait()
+    def _row(self, state: int, entry: Item | Failure, fingerprint: bytes, replaces: int, usage: Usage | None) -> Row:
+        return Row(state, entry.line, entry.key, entry.crc, self._recipe, fingerprint, replaces, usage)
 
-    def _read_result(self, record: dict[str, Any]) -> None:
-        if self.finished.add(record["id"], _line(record)) is not None:
-            raise ValueError(f"a second result for {record['id']!r}")
+    def _add(self, name: str, line: bytes, row: Row) -> None:
+        self._guard()
+        self._append(name, line)
+        self._rows.append(row)
+        self._under_way.pop(row.key, None)
+        self._dirty.set()
 
-    def _read_failure(self, record: dict[str, Any]) -> None:
-        error = record.get("error")
-        kind = error.get("kind") if isinstance(error, dict) else None
-        self.failure_kinds[str(kind)] += 1
-        line = _line(record)
-        self.finished.add(_key(record["id"], line, str(kind)), line)
+    def _append(self, name: str, data: bytes) -> None:
+        try:
+            self._files[name].append(data)
+        except StoreError as error:
+            self._broken = self._broken or error
+            raise self._broken from None
+
+    def _guard(self) -> None:
+        if not self._begun:
+            raise RuntimeError(_NOT_OPEN)
+        if self._broken:
+            raise self._broken
+
+    def _check(self, now: float) -> None:
+        """Notice what others did to the files before more is paid for."""
+        self._checked_at = now
+        try:
+            for file in self._files.values():
+                file.check()
+        except StoreError as error:
+            self._broken = self._broken or error
+            raise self._broken from None
+
+    async def _sync(self) -> None:
+        if not self._begun:
+            return
+        now = time.monotonic()
+        slow = now - self._synced_at >= _SLOW_SYNC_INTERVAL_S
+        names = (RESULTS, FAILURES, INDEX, JOURNAL) if slow else (RESULTS, FAILURES)
+        self._guard()
+        self._check(now)
+        rows = len(self._rows)
+        extents = self._files[RESULTS].extent, self._files[FAILURES].extent
+        await asyncio.to_thread(self._sync_now, [self._files[name] for name in names])
+        if slow:
+            self._synced_at = now
+        self._append_rows(rows)
+        if rows:
+            point = Point(*extents, self._files[INDEX].extent, time.time())
+            self._append(JOURNAL, point_record(point))
+        if self._files[JOURNAL].extent.size > _LARGE_JOURNAL_BYTES:
+            self._write_journal(self._under_way)
+            self._files[JOURNAL] = self._open_journal()
+
+    def _sync_now(self, files: Iterable[GrowingFile]) -> None:
+        try:
+            for file in files:
+                if not file.is_synced:
+                    file.sync()
+        except StoreError as error:
+            self._broken = self._broken or error
+            raise self._broken from None
+
+    def _append_rows(self, count: int | None = None) -> None:
+        """Write the first rows that wait; what they stand for is durable, so it counts from now on."""
+        rows = self._rows[:count]
+        del self._rows[:count]
+        if rows:
+            self._append(INDEX, b"".join(to_lines(row.pack()) for row in rows))
+        for row in rows:
+            if row.replaces:
+                self._count(self.index.state[row.replaces], -1)
+                self.index.state[row.replaces] = PENDING
+            self._count(row.state, 1)
+
+    def _count(self, state: int, change: int) -> None:
+        if state == RESULT:
+            self.results += change
+        elif state >= FAILED:
+            self.failures += change
+            self.failure_kinds[KINDS[state - FAILED].value] += change
 
 
-def _key(item_id: str, line: int, kind: str) -> str:
-    """Give what a record is found by: the id, but for the second use of an id, which is no item of its own."""
-    # A lone surrogate cannot stand in an item's id.
-    return f"\udc00{line}" if kind == ErrorKind.DUPLICATE_ID else item_id
-
-
-def _line(record: dict[str, Any]) -> int:
-    line = record.get("line")
-    return line if isinstance(line, int) and 0 <= line < 1 << 40 else 0
-
-
-def _lock(path: Path) -> int:
-    """Make the folder, private, and lock it; the lock is the kernel's and dies with the process."""
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Give the manifest of a run directory as it stands; empty if there is none or it cannot be read."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise StoreError.of(path, "making the run directory", error) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise LockedError(f"{path}: another run holds this run directory ({_holder(path)})") from error
-    except OSError as error:
-        os.close(fd)
-        raise StoreError.of(path, "locking the run directory", error) from error
-    try:
-        # Only a hint for people; the lock itself is on the folder.
-        (path / _HOLDER).write_text(f"pid {os.getpid()} since {utc_now()}\n")
-        (path / _HOLDER).chmod(0o600)
-    except OSError as error:
-        os.close(fd)
-        raise StoreError.of(path / _HOLDER, "writing", error) from error
-    return fd
-
-
-def _holder(path: Path) -> str:
-    try:
-        return (path / _HOLDER).read_text().strip() or "holder unknown"
-    except OSError:
-        return "holder unknown"
+        value = orjson.loads((path / MANIFEST).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}

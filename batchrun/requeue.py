@@ -1,0 +1,67 @@
+"""The failure queue as input: items that failed, to be tried again under their own ids and lines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import orjson
+
+from batchrun.ids import digest
+from batchrun.items import parse_line
+from batchrun.records import ErrorKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchrun.items import Line
+    from batchrun.records import Failure, Item
+    from batchrun.store import RunDirectory
+
+_BATCH = 64
+
+
+class QueueReader:
+    """Gives the items of a run directory's failure queue, of all kinds or of some.
+
+    The second use of an id is never tried: another item has the id. `rows` tells by digest which record of the queue
+    an entry comes from. `next_lines` is called in any one thread, `parse` in one thread.
+    """
+
+    is_stream = False
+
+    def __init__(
+        self, store: RunDirectory, kinds: frozenset[str], *, encoding: str, templated: bool, limit: int | None
+    ) -> None:
+        self.rows: dict[bytes, int] = {}
+        self.skipped = 0
+        self._index = store.index
+        self._kinds = kinds
+        self._encoding = encoding
+        self._templated = templated
+        self._left = limit
+        self._lines = self._read(store)
+
+    def next_lines(self) -> list[Line]:
+        """Give the next records of the queue; an empty list at the end."""
+        batch: list[Line] = []
+        while len(batch) < _BATCH and self._left != 0 and (line := next(self._lines, None)) is not None:
+            batch.append(line)
+            self._left = None if self._left is None else self._left - 1
+        return batch
+
+    def parse(self, line: Line) -> Item | Failure:
+        """Make the item of a record again, with the id and the line that it had."""
+        _, text, _ = line
+        record = orjson.loads(text) if text[:1] == b"{" else {}
+        read = parse_line(text, record.get("line", 0), encoding=self._encoding, templated=self._templated)
+        key = digest(record.get("id", read.id))
+        return replace(read, key=key, crc=self._index.crc(self.rows[key]) or 0)
+
+    def _read(self, store: RunDirectory) -> Iterator[Line]:
+        for number, (line, record, row) in enumerate(store.current_failures(), 1):
+            kind = str(record["error"].get("kind"))
+            if kind == ErrorKind.DUPLICATE_ID or (self._kinds and kind not in self._kinds):
+                continue
+            self.rows[digest(record["id"])] = row
+            yield number, line, len(line)

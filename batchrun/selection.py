@@ -1,0 +1,164 @@
+"""Which entries a run takes up: those of the input that have no record of what they are now, or failures to retry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from batchrun.changes import Changes, describe, refusal
+from batchrun.feed import in_thread
+from batchrun.ids import digest
+from batchrun.items import ItemReader
+from batchrun.job import JobError
+from batchrun.records import ErrorKind, Item
+from batchrun.requeue import QueueReader
+from batchrun.store.index import PENDING, RESULT, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from batchrun.feed import Reader
+    from batchrun.job import Job
+    from batchrun.prompts import RequestBuilder
+    from batchrun.records import Failure
+    from batchrun.store import RunDirectory
+
+OnChange = Literal["error", "keep", "rerun"]
+_SHOWN = 5
+
+
+class Selection(Protocol):
+    """Where a run's entries come from, and which of them it takes up."""
+
+    #: Why the run must stop, once there is a reason.
+    refusal: str | None
+
+    @property
+    def reader(self) -> Reader:
+        """Give the reader of all entries."""
+
+    @property
+    def skipped(self) -> int:
+        """Give how many entries the reader left out because they are finished."""
+
+    async def prepare(self, begin: Callable[[], None]) -> None:
+        """Look at what is there before anything is sent; `begin` must be called before anything is changed."""
+
+    def row_to_replace(self, entry: Item | Failure) -> int | None:
+        """Give the row of the record that the entry's next one replaces, 0 if it has none, None to leave it alone."""
+
+    def is_open(self, entry: Item | Failure) -> bool:
+        """Tell whether an entry is still to be done."""
+
+    def left_over(self) -> int:
+        """Count the records whose items the whole input did not have."""
+
+
+class FromInput:
+    """The entries of the input that are not finished, and those that changed, by the user's word on changes."""
+
+    def __init__(
+        self, job: Job, paths: Sequence[str], store: RunDirectory, builders: list[RequestBuilder],
+        made: Mapping[str, Any], recipe: int, on_change: OnChange, limit: int | None,
+    ) -> None:  # fmt: skip
+        self.refusal: str | None = None
+        self._job, self._paths, self._store = job, paths, store
+        self._index = store.index
+        self._made, self._recipe = made, recipe
+        self._on_change = on_change
+        self._changes = Changes(store.index, recipe, builders)
+        self._corrected = on_change != "keep" and state_of(ErrorKind.INVALID_INPUT.value) in store.index.state
+        self.reader = self._new_reader(limit)
+
+    @property
+    def skipped(self) -> int:
+        """Give how many finished entries the reader left out."""
+        return self.reader.skipped
+
+    async def prepare(self, begin: Callable[[], None]) -> None:
+        """Find the results whose items changed; refuse, or set them aside. Raises `JobError`, `InputError`."""
+        index = self._index
+        if index.results and self._on_change != "keep" and not self.reader.is_stream:
+            found = await in_thread(self._changed)
+            if found and self._on_change == "error":
+                raise JobError(self._words([entry for _, entry in found], len(found)))
+            if found:
+                begin()
+                self._store.set_aside(row for row, _ in found)
+        index.prepare(None if self._on_change == "keep" else self._recipe)
+
+    def row_to_replace(self, entry: Item | Failure) -> int | None:
+        """Say what becomes of an entry: None if it is finished."""
+        index = self._index
+        if not len(index):
+            return 0
+        row = index.find(entry.key)
+        if row:
+            index.seen[row] = 1
+        if self._corrected:
+            self._withdraw_corrected(entry)
+        if self.is_open(entry):
+            return row
+        if index.state[row] == RESULT and self._on_change != "keep" and self._changes.is_changed(entry, row):
+            self.refusal = "\n".join(self._words([entry], 1))
+        return None
+
+    def is_open(self, entry: Item | Failure) -> bool:
+        """Tell whether an entry has no record, or the failure of another request."""
+        row = self._index.find(entry.key)
+        state = self._index.state[row]
+        if state in (PENDING, RESULT):
+            return state == PENDING
+        return self._on_change != "keep" and self._changes.is_changed(entry, row)
+
+    def left_over(self) -> int:
+        """Count the records of items that the input did not have."""
+        index = self._index
+        return sum(state != PENDING and not seen for state, seen in zip(index.state, index.seen, strict=True))
+
+    def _new_reader(self, limit: int | None) -> ItemReader:
+        templated = bool(self._job.prompt and self._job.prompt.user)
+        known = self._index if len(self._index) else None
+        return ItemReader(self._paths, encoding=self._job.encoding, templated=templated, known=known, limit=limit)
+
+    def _changed(self) -> list[tuple[int, Item | Failure]]:
+        return list(self._changes.changed_results(self._new_reader(None), self._new_reader(None)))
+
+    def _words(self, items: Sequence[Item | Failure], count: int) -> list[str]:
+        job_changes = []
+        if self._index.recipes() != {self._recipe}:
+            before = self._store.manifest().get("made_from")
+            job_changes = describe(before if isinstance(before, dict) else None, self._made)
+        return refusal(self._job.output, job_changes, items[:_SHOWN], count, self._index.results)
+
+    def _withdraw_corrected(self, entry: Item | Failure) -> None:
+        """Let the failure of a line that was no item go, now that the line is one."""
+        row = self._index.find(key := digest(f"line:{entry.line}"))
+        is_unusable = self._index.state[row] == state_of(ErrorKind.INVALID_INPUT.value)
+        if isinstance(entry, Item) and entry.key != key and is_unusable:
+            self._store.withdraw(row, key)
+
+
+class FromQueue:
+    """The failures of a run directory, of all kinds or of some."""
+
+    def __init__(self, job: Job, store: RunDirectory, kinds: frozenset[str], limit: int | None) -> None:
+        self.refusal: str | None = None
+        templated = bool(job.prompt and job.prompt.user)
+        self.reader = QueueReader(store, kinds, encoding=job.encoding, templated=templated, limit=limit)
+        self.skipped = 0
+
+    async def prepare(self, begin: Callable[[], None]) -> None:
+        """Do nothing: an item of the queue has no answer that could be mistaken."""
+
+    def row_to_replace(self, entry: Item | Failure) -> int | None:
+        """Give the row of the failure; a line that still is no item keeps the failure that it has."""
+        return self.reader.rows[entry.key] if isinstance(entry, Item) else None
+
+    def is_open(self, entry: Item | Failure) -> bool:  # noqa: ARG002 - the same for every one
+        """Give False: what is not tried again stays a failure."""
+        return False
+
+    def left_over(self) -> int:
+        """Give 0: the queue is no input that could lack something."""
+        return 0
