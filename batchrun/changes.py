@@ -93,6 +93,10 @@ def refusal(
     lines += [f"the job changed: {one}" for one in job_changes]
     if not job_changes:
         lines += [f"the item changed: line {item.line}, id {item.id!r}" for item in items]
+    if job_changes and all(one.startswith("structured.") for one in job_changes):
+        lines.append(
+            "Only the schema changed: `batchrun reparse JOB` judges the answers by the new one, sending nothing"
+        )
     lines.append(
         "Choose: --on-change keep (leave the results as they are), --on-change rerun (set them aside in "
         "outdated.jsonl and pay for new ones), or another output"

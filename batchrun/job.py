@@ -542,6 +542,33 @@ def _unavailable(job: Job) -> list[_Problem]:
     return [(key, f"{what} {words}") for key, (what, asked) in wanted.items() if asked]
 
 
+def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
+    """Make the job that `as_plain` wrote into `run.json`; relative paths count from `folder`.
+
+    Raises `JobError` if that is none.
+    """
+
+    def path(text: object) -> Path | None:
+        return folder / str(text) if text is not None else None
+
+    try:
+        made = {name: kind(**value[name]) for name, (kind, _) in _SECTIONS.items() if value.get(name) is not None}
+        endpoint, structured, budget = made["endpoint"], made["structured"], made["budget"]
+        share = budget.max_failures
+        made["endpoint"] = dataclasses.replace(endpoint, api_key_file=path(endpoint.api_key_file))
+        made["structured"] = dataclasses.replace(structured, schema=path(structured.schema))
+        made["budget"] = dataclasses.replace(budget, max_failures=share and expect.max_failures(share))
+        job = Job(
+            input=tuple(one if one == "-" else str(folder / one) for one in value["input"]),
+            output=folder / value["output"], params=value["params"], encoding=value["encoding"],
+            env_file=path(value["env_file"]), **made,
+        )  # fmt: skip
+        job.check()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise JobError(f"its job cannot be read: {error!r}") from error
+    return job
+
+
 def as_plain(value: object) -> Any:
     """Turn a job or a part of it into plain JSON values, for `run.json`; it holds no secret."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -224,14 +224,14 @@ class Extraction:
 
 @dataclass(slots=True)
 class Result:
-    """An item that ended well."""
+    """An item that ended well; `duration_s` is None where its answer was first taken for a failure."""
 
     item: Item
     output: Any
     response: Response
     usage: Usage | None
     attempts: int
-    duration_s: float
+    duration_s: float | None
     extraction: Extraction | None
     fingerprint: str
     warnings: tuple[str, ...] = ()
@@ -249,7 +249,7 @@ class Result:
                 "model": response.model,
                 "usage": self.usage and self.usage.as_record(),
                 "attempts": self.attempts,
-                "duration_s": round(self.duration_s, 3),
+                "duration_s": None if self.duration_s is None else round(self.duration_s, 3),
                 "finished_at": self.finished_at,
                 "reasoning": response.reasoning,
                 "extraction": self.extraction and self.extraction.as_record(),

@@ -169,7 +169,8 @@ class Runner:
             await self._work_and_write(feed)
             self._store.settle()
             summary = await self._summary(feed)
-            if self._begun or not self._store.manifest_path.exists():
+            # A manifest that still says "running" is that of a run that was killed.
+            if self._begun or self._before.get("state") in (None, "running"):
                 self._store.save_manifest(self._manifest(summary))
         return summary
 
@@ -507,7 +508,7 @@ class Runner:
         price = self.job.price
         return Summary(
             output=self.job.output, results=self._store.results, failures=self._store.failures, pending=pending,
-            failures_by_kind=dict(self._store.failure_kinds), results_now=self._results_now,
+            failures_by_kind=dict(+self._store.failure_kinds), results_now=self._results_now,
             failures_now=self._failures_now, tally=self._tally, started_at=self._started_at, finished_at=utc_now(),
             duration_s=asyncio.get_running_loop().time() - self._start_s, simulated=self._simulated,
             stop=self._final_stop(), cost=cost_of(self._tally.usage, price) if price else None,
@@ -525,8 +526,7 @@ class Runner:
     def _begin(self) -> None:
         """Say in the manifest that there is something to do, before anything is sent."""
         if not self._begun:
-            self._store.save_manifest(self._manifest(None))
-            self._store.begin(self._recipe)
+            self._store.begin(self._recipe, self._manifest(None))
             self._begun = True
 
     def _input_files(self) -> Any:

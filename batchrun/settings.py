@@ -29,11 +29,8 @@ def environment(job: Job) -> dict[str, str]:
     return {**(_read_env_file(job.env_file) if job.env_file else {}), **os.environ}
 
 
-def resolve(job: Job, variables: Mapping[str, str]) -> Job:
-    """Fill base URL and model from the environment where flag and job file are silent. Raises `JobError`.
-
-    A remote endpoint is refused unless the job states that its data is non-sensitive.
-    """
+def fill(job: Job, variables: Mapping[str, str]) -> Job:
+    """Fill base URL and model from the environment where flag and job file are silent."""
     endpoint = job.endpoint
     if endpoint.simulate:
         return dataclasses.replace(job, endpoint=dataclasses.replace(endpoint, model=endpoint.model or "simulated"))
@@ -42,12 +39,23 @@ def resolve(job: Job, variables: Mapping[str, str]) -> Job:
         base_url=endpoint.base_url or variables.get("OPENAI_BASE_URL") or None,
         model=endpoint.model or variables.get("OPENAI_MODEL") or None,
     )
+    return dataclasses.replace(job, endpoint=endpoint)
+
+
+def resolve(job: Job, variables: Mapping[str, str]) -> Job:
+    """Fill what is missing and check that requests may be sent. Raises `JobError`.
+
+    A remote endpoint is refused unless the job states that its data is non-sensitive.
+    """
+    job = fill(job, variables)
+    endpoint = job.endpoint
+    if endpoint.simulate:
+        return job
     if not endpoint.base_url:
         raise JobError(
             "endpoint.base_url is missing: name it in the job file, give --base-url or set OPENAI_BASE_URL "
             '(or simulate = "openai" for a rehearsal without key and network)'
         )
-    job = dataclasses.replace(job, endpoint=endpoint)
     job.check()
     if not is_loopback(endpoint.base_url) and job.data_boundary.classification != "non-sensitive":
         raise JobError(f"{endpoint.base_url}: " + "\n".join(BOUNDARY_REFUSAL))

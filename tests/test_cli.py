@@ -340,10 +340,12 @@ def test_failures_end_with_3_and_the_way_on(batchrun, simulator, job, tmp_path):
     ended = batchrun(*job(simulator("--fault", "bad_request=1")))
     assert ended.code == 3
     assert "20 bad_request" in ended.err
-    again = re.search(r"batchrun (run .* -o \S+)", ended.err)
+    again = re.search(r"batchrun (retry \S+)", ended.err)
+    assert batchrun(*again.group(1).split()).code == 3
     job(simulator())
-    assert batchrun(*again.group(1).split()).code == 0
-    assert len(records(tmp_path / "out-again/results.jsonl")) == 20
+    assert batchrun("retry", "job.toml").code == 0
+    assert len(records(tmp_path / "out/results.jsonl")) == 20
+    assert records(tmp_path / "out/failures.jsonl") == []
 
 
 # --- pipes, terminals, locales ---

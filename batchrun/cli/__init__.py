@@ -6,6 +6,8 @@ import click
 
 from batchrun.cli.console import open_closed_streams
 from batchrun.cli.init import init
+from batchrun.cli.inspect import reparse, status, verify
+from batchrun.cli.retry import retry
 from batchrun.cli.run import run
 from batchrun.cli.simulate import simulate
 from batchrun.version import __version__
@@ -26,5 +28,9 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(retry)
+main.add_command(status)
+main.add_command(verify)
+main.add_command(reparse)
 main.add_command(init)
 main.add_command(simulate)

@@ -32,8 +32,11 @@ def amount(number: float) -> str:
     return f"{number:.0f}"
 
 
-def ending(summary: Summary, job: str) -> list[str]:
-    """Tell how a run ended: counts, tokens, time, where the files are and what to do next."""
+def ending(summary: Summary, again: str) -> list[str]:
+    """Tell how a run ended: counts, tokens, time, where the files are and what to do next.
+
+    `again` is the command that was given.
+    """
     pending = "an unknown number" if summary.pending is None else f"{summary.pending:,}"
     lines = [f"{_verdict(summary)}  {summary.results:,} results, {summary.failures:,} failures, {pending} pending"]
     if summary.stop is not None:
@@ -41,6 +44,8 @@ def ending(summary: Summary, job: str) -> list[str]:
     if summary.failures_by_kind:
         kinds = sorted(summary.failures_by_kind.items(), key=lambda pair: (-pair[1], pair[0]))
         lines.append("failures  " + ", ".join(f"{count:,} {printable(kind)}" for kind, count in kinds))
+    if summary.broken_off:
+        lines.append(f"broken off {summary.broken_off:,} calls were in flight, perhaps billed; their items are pending")
     lines += _this_run(summary)
     lines += [f"warning   {printable(warning)}" for warning in summary.warnings]
     if summary.simulated:
@@ -48,7 +53,7 @@ def ending(summary: Summary, job: str) -> list[str]:
     lines.append(f"files     {summary.results_path}")
     if summary.failures:
         lines.append(f"          {summary.failures_path}")
-    lines += [f"next      {step}" for step in _next_steps(summary, job)]
+    lines += [f"next      {step}" for step in _next_steps(summary, again)]
     return lines
 
 
@@ -77,15 +82,12 @@ def _this_run(summary: Summary) -> list[str]:
     return [f"this run  {did}", f"tokens    {tokens}{cost}"]
 
 
-def _next_steps(summary: Summary, job: str) -> list[str]:
+def _next_steps(summary: Summary, again: str) -> list[str]:
     steps = []
     if summary.stop is not None:
-        steps.append(f"the same command again goes on with what is pending: batchrun run {job}".rstrip())
+        steps.append(f"the same command again goes on with what is pending: {again}")
     if summary.failures:
-        again = summary.output.with_name(summary.output.name + "-again")
-        steps.append(
-            f"the failures again, when their cause is mended: batchrun run {job} -i {summary.failures_path} -o {again}"
-        )
+        steps.append(f"the failures again, when their cause is mended: batchrun retry {summary.output}")
     return steps
 
 

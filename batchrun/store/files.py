@@ -97,8 +97,11 @@ class GrowingFile:
         self.synced = extent
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Close the file. Raises `StoreError`."""
+        try:
+            os.close(self._fd)
+        except OSError as error:
+            raise StoreError.of(self.path, "closing", error) from error
 
     def check(self) -> None:
         """Raise `StoreError` if the file was deleted, moved, cut or appended to by somebody else."""
@@ -239,12 +242,16 @@ def write_file(path: Path, data: Iterator[bytes] | bytes) -> Extent:
     return extent
 
 
+def temporary(path: Path) -> Path:
+    """Give the name that a file has until it is put in place."""
+    return path.with_name(path.name + ".tmp")
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Put a file in place in one step, on disk before it is seen. Raises `StoreError`."""
-    temporary = path.with_name(path.name + ".tmp")
-    write_file(temporary, data)
+    write_file(temporary(path), data)
     try:
-        temporary.replace(path)
+        temporary(path).replace(path)
     except OSError as error:
         raise StoreError.of(path, "writing", error) from error
     sync_folder(path.parent)

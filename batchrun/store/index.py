@@ -7,12 +7,12 @@ for millions of rows would not fit.
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
 import zlib
 from array import array
 from binascii import a2b_base64, b2a_base64
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchrun.ids import DIGEST_BYTES, IdIndex
@@ -21,7 +21,6 @@ from batchrun.store.files import Extent, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from batchrun.items import Line
 
@@ -95,6 +94,7 @@ class Index:
         self._recipes = array("I", [0])
         self.usage = Usage()
         self._keys: IdIndex | None = None
+        self._cures: set[int] = set()
         for rows in self._read_file(check=True):
             self._extend(rows)
         self._at = array("I", [0])
@@ -144,11 +144,8 @@ class Index:
     def _digests(self) -> IdIndex:
         if self._keys is None:
             keys = IdIndex()
-            number = 0
-            for rows in (*self._read_file(check=False), self._added):
-                for start in range(_KEY, len(rows), ROW_BYTES):
-                    number += 1
-                    keys.put(bytes(rows[start : start + DIGEST_BYTES]), number)
+            for number, (_, _, key) in enumerate(self.each(), 1):
+                keys.put(key, number)
             self._keys = keys
         return self._keys
 
@@ -157,10 +154,26 @@ class Index:
         if self._path is None or size >= self._extent.size:
             return []
         start = max(size, LINE_BYTES)
-        with self._path.open("rb") as file:
-            file.seek(start)
-            rows = a2b_base64(file.read(self._extent.size - start))
+        rows = a2b_base64(self._read_at(start, self._extent.size - start))
         return [rows[start : start + DIGEST_BYTES] for start in range(_KEY, len(rows), ROW_BYTES)]
+
+    def each(self) -> Iterator[tuple[int, int, bytes]]:
+        """Give state, line and digest of each row."""
+        number = 0
+        for rows in (*self._read_file(check=False), self._added):
+            for start in range(_KEY, len(rows), ROW_BYTES):
+                number += 1
+                yield self.state[number], self._lines[number], bytes(rows[start : start + DIGEST_BYTES])
+
+    def rows(self) -> Iterator[Row]:
+        """Give each row as it is, for an index that is to be written anew."""
+        for rows in (*self._read_file(check=False), self._added):
+            for start in range(0, len(rows), ROW_BYTES):
+                yield _row_of(bytes(rows[start : start + ROW_BYTES]))
+
+    def is_cure(self, number: int) -> bool:
+        """Tell whether a row is the result of an item that was a failure before."""
+        return number in self._cures
 
     def line(self, number: int) -> int:
         """Give the line on which a row's item stood."""
@@ -180,11 +193,7 @@ class Index:
         if self._path is None or number > in_file:
             at = (number - in_file - 1) * ROW_BYTES + _FINGERPRINT
             return bytes(self._added[at : at + 8])
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return a2b_base64(os.pread(fd, LINE_BYTES, number * LINE_BYTES))[_FINGERPRINT : _FINGERPRINT + 8]
-        finally:
-            os.close(fd)
+        return a2b_base64(self._read_at(number * LINE_BYTES, LINE_BYTES))[_FINGERPRINT : _FINGERPRINT + 8]
 
     # --- a pass over the input ---
 
@@ -241,10 +250,21 @@ class Index:
         self._recipes += _column(rows, _RECIPE)
         for place, number in enumerate(_column(rows, _REPLACES), before):
             if number and number < place:
+                if self.state[number] >= FAILED and self.state[place] == RESULT:
+                    self._cures.add(place)
                 self.state[number] = PENDING
                 self._flags[number] = 0
         counts = [sum(_column(rows, _TOKENS + 4 * one)) for one in range(4)]
         self.usage.add(Usage(counts[0], counts[1], counts[0] + counts[1], counts[2], counts[3]))
+
+    def _read_at(self, start: int, size: int) -> bytes:
+        path = self._path or Path()
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(start)
+                return file.read(size)
+        except OSError as error:
+            raise StoreError.of(path, "reading", error) from error
 
     def _read_file(self, *, check: bool) -> Iterator[bytes]:
         if self._path is None or not self._extent.size:
@@ -264,6 +284,13 @@ class Index:
             raise StoreError.of(self._path, "reading", error) from error
         if check and (found != self._extent or header != INDEX_HEADER):
             raise StoreError(f"{self._path}: is damaged")
+
+
+def _row_of(packed: bytes) -> Row:
+    state, flags, line, crc, recipe, key, fingerprint, replaces, *counts = _ROW.unpack(packed)
+    usage = Usage(counts[0], counts[1], counts[0] + counts[1], counts[2], counts[3])
+    known = crc if flags & _KNOWS_LINE else None
+    return Row(state, line, key, known, recipe, fingerprint, replaces, usage)
 
 
 def _unpacked(lines: bytes) -> bytes:

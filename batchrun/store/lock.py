@@ -46,10 +46,12 @@ class Lock:
 
     def release(self) -> None:
         """Give the lock back."""
-        with contextlib.suppress(OSError):  # only a hint for people; the folder may be gone, or read-only by now
+        # The file is only a hint for people, and the folder may be gone or read-only by now.
+        with contextlib.suppress(OSError):
             self._file.unlink()
-        os.close(self._file_fd)
-        os.close(self._folder_fd)
+        for fd in (self._file_fd, self._folder_fd):
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def _take(self, path: Path) -> None:
         try:

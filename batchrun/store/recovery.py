@@ -43,6 +43,14 @@ class Recovered:
     notes: list[str] = field(default_factory=list)
     #: Why nothing may be run on it: it needs a person.
     refusal: str | None = None
+    #: An index that fits its journal, and how many of its rows were durable.
+    known: Index | None = None
+    known_rows: int = 0
+
+    def is_ours(self, key: bytes) -> bool:
+        """Tell whether a run wrote the record of an item here, as far as index and journal know."""
+        number = self.known.find(key) if self.known is not None else 0
+        return 0 < number <= self.known_rows or key in self.journal.sent
 
 
 def recover(folder: Path) -> Recovered:
@@ -82,6 +90,7 @@ def _index(path: Path, journal: Journal | None) -> Index | None:
 
 def _with_tails(found: Recovered) -> Recovered:
     """Read what was written after the journal's last point: at most some moments of a run that was killed."""
+    found.known, found.known_rows = found.index, len(found.index)
     index, ended = found.index, set(_ended_since_first(found))
     rows = bytearray()
     keys = Keys()
@@ -166,6 +175,7 @@ def _usage(value: object) -> Usage | None:
 def _rebuilt(paths: dict[str, Path], journal: Journal | None, old: Index | None) -> Recovered:
     """Make the index anew from the records; what an index that is whole knew beside them is kept."""
     found = Recovered(paths, journal or Journal(), Index(), {RESULTS: Extent(), FAILURES: Extent()}, {}, rebuilt=True)
+    found.known, found.known_rows = old, 0 if old is None else len(old)
     index, rows = found.index, bytearray()
     keys = Keys()
     number = 0

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
+from contextlib import ExitStack, suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrun.store.files import Extent, GrowingFile, StoreError, read_lines, replace_file, sync_folder, write_file
+from batchrun.store.files import (
+    Extent,
+    GrowingFile,
+    StoreError,
+    read_lines,
+    replace_file,
+    sync_folder,
+    temporary,
+    write_file,
+)
 from batchrun.store.index import FAILED, INDEX_HEADER, KINDS, PENDING, RESULT, Index, Row, state_of, to_lines
 from batchrun.store.journal import Point, Sent, ended_record, point_record, sent_record, whole_journal
 from batchrun.store.lock import Lock
@@ -96,7 +106,7 @@ class RunDirectory:
         self._write_journal(found.interrupted)
 
     def _finish_swap(self, found: Recovered) -> None:
-        """Put files in place that were ready for it, and take away those that were not."""
+        """Put files in place that were ready for it, and take away what was not ready when a run was killed."""
         for name in (RESULTS, FAILURES, INDEX):
             new = self.path / (name + NEW)
             try:
@@ -106,11 +116,30 @@ class RunDirectory:
                     new.unlink(missing_ok=True)
             except OSError as error:
                 raise StoreError.of(new, "putting it in place", error) from error
+        for name in (MANIFEST, JOURNAL):
+            left = temporary(self.path / name)
+            try:
+                left.unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError.of(left, "taking it away", error) from error
 
     # --- a run ---
 
-    def begin(self, recipe: int) -> None:
-        """Get ready to write; `recipe` says what the items' requests are made from beside the items."""
+    def begin(self, recipe: int, manifest: dict[str, Any]) -> None:
+        """Get ready to write, and say so in the manifest.
+
+        `recipe` says what the items' requests are made from beside the items. Raises `StoreError`.
+        """
+        if self._broken:
+            raise self._broken
+        try:
+            self._begin(recipe, manifest)
+        except StoreError as error:
+            self._broken = error
+            raise
+
+    def _begin(self, recipe: int, manifest: dict[str, Any]) -> None:
+        self.save_manifest(manifest)
         self._recipe = recipe
         self._interrupted_ever += self.interrupted
         if INDEX not in self._files:
@@ -165,7 +194,7 @@ class RunDirectory:
             self._dirty.clear()
             start = time.monotonic()
             await self._sync()
-            with contextlib.suppress(TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(max(_SYNC_INTERVAL_S, 4 * (time.monotonic() - start))):
                     await self._ending.wait()
 
@@ -188,11 +217,12 @@ class RunDirectory:
         self._write_journal({})
 
     def close(self) -> None:
-        """Close the files and give the lock back."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-        self._lock.release()
+        """Close the files and give the lock back. Raises `StoreError`, but nothing that counts can be lost by it."""
+        with ExitStack() as stack:
+            stack.callback(self._lock.release)
+            for file in self._files.values():
+                stack.callback(file.close)
+            self._files.clear()
 
     @property
     def calls_interrupted(self) -> int:
@@ -240,6 +270,19 @@ class RunDirectory:
             self._open(name)
         sync_folder(self.path)
         self._append(JOURNAL, point_record(point))
+
+    def replace_records(self, results: Iterator[bytes], failures: Iterator[bytes], rows: Iterator[Row]) -> None:
+        """Replace all records, and the rows of the index for them, in one step. Raises `StoreError`."""
+        lines = (to_lines(row.pack()) for row in rows)
+        new = {
+            RESULTS: write_file(self.path / (RESULTS + NEW), results),
+            FAILURES: write_file(self.path / (FAILURES + NEW), failures),
+            INDEX: write_file(self.path / (INDEX + NEW), chain([INDEX_HEADER], lines)),
+        }
+        self.swap(new)
+        self.index = Index(self.path / INDEX, new[INDEX])
+        self.results, self.failures = self.index.results, self.index.failures
+        self.failure_kinds = Counter(self.index.kinds())
 
     def set_aside(self, rows: Iterable[int]) -> None:
         """Move results out of the results file into `outdated.jsonl`; their items are pending again.
@@ -379,9 +422,14 @@ class RunDirectory:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Give the manifest of a run directory as it stands; empty if there is none or it cannot be read."""
+    """Give the manifest of a run directory as it stands; empty if there is none, or one that is damaged.
+
+    Raises `StoreError` if it cannot be read.
+    """
     try:
         value = orjson.loads((path / MANIFEST).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+    except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
+    except OSError as error:
+        raise StoreError.of(path / MANIFEST, "reading", error) from error
     return value if isinstance(value, dict) else {}

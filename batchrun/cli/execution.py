@@ -1,0 +1,126 @@
+"""Carrying out a run on the terminal: signals, progress, the ending in words or JSON, the exit code."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from batchrun.cli.console import Console, fail, print_data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batchrun.cli.progress import Display
+    from batchrun.runner import Runner
+    from batchrun.summary import Summary
+
+
+def carry_out(
+    make: Callable[[Display], Runner], again: str, console: Console, *, as_json: bool, quiet: bool,
+    log_format: str | None,
+) -> NoReturn:  # fmt: skip
+    """Make a runner, run it and end the process with its exit code. `again` is the command that was given."""
+    display = _display(console, quiet=quiet, log_format=log_format)
+    made: list[Runner] = []
+    with refusing(log_format, made):
+        made.append(make(display))
+        summary = _execute(made[0], display)
+    _report(summary, again, console, as_json=as_json, quiet=quiet, log_format=log_format)
+    raise SystemExit(summary.exit_code)
+
+
+@contextmanager
+def refusing(log_format: str | None, made: list[Runner] | None = None) -> Iterator[None]:
+    """Turn what a job, an input or a run directory can be refused for into a message and the exit code for it.
+
+    A run directory that fails before anything was sent by the runner in `made` is refused as well (2), later it is
+    an error (1).
+    """
+    from batchrun.job import JobError
+    from batchrun.lines import InputError
+    from batchrun.store import LockedError, StoreError
+
+    try:
+        yield
+    except (JobError, InputError) as error:
+        _refuse(str(error), 2, log_format)
+    except LockedError as error:
+        _refuse(str(error), 75, log_format)
+    except StoreError as error:
+        _refuse(str(error), 1 if made and made[0].attempts_made else 2, log_format)
+
+
+def _refuse(message: str, exit_code: int, log_format: str | None) -> NoReturn:
+    """Say why the run is over, in the form that the log has, and end."""
+    if log_format != "json":
+        fail(message, exit_code)
+    from batchrun.cli.progress import LogLines
+
+    LogLines(Console(), as_json=True).notice("error", message, exit_code=exit_code)
+    raise SystemExit(exit_code)
+
+
+def _display(console: Console, *, quiet: bool, log_format: str | None) -> Display:
+    from batchrun.cli.progress import Bar, LogLines, Quiet
+
+    if log_format is not None:
+        return LogLines(console, as_json=log_format == "json")
+    if quiet:
+        return Quiet(console)
+    return Bar(console) if console.is_terminal else LogLines(console, as_json=False)
+
+
+def _execute(runner: Runner, display: Display) -> Summary:
+    import asyncio
+    import gc
+
+    from batchrun.api import event_loop_factory
+
+    # The collector's defaults cost a server-like process a third of its time at a thousand requests in flight.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        with asyncio.Runner(loop_factory=event_loop_factory()) as loop:
+            return loop.run(_watched(runner, display))
+    finally:
+        display.close()
+
+
+async def _watched(runner: Runner, display: Display) -> Summary:
+    """Run, with signals handled and progress shown."""
+    import asyncio
+    import signal
+
+    from batchrun.cli.progress import follow
+    from batchrun.summary import StopCause
+
+    loop = asyncio.get_running_loop()
+    causes = {signal.SIGINT: StopCause.SIGINT, signal.SIGTERM: StopCause.SIGTERM, signal.SIGHUP: StopCause.SIGTERM}
+    for number, cause in causes.items():
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays in force
+            loop.add_signal_handler(number, runner.interrupt, cause)
+    following = asyncio.create_task(follow(runner, display))
+    try:
+        return await runner.run()
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+
+
+def _report(
+    summary: Summary, again: str, console: Console, *, as_json: bool, quiet: bool, log_format: str | None
+) -> None:
+    import json
+
+    from batchrun.cli.progress import LogLines
+    from batchrun.cli.words import ending
+
+    if as_json:
+        print_data(json.dumps(summary.as_dict(), ensure_ascii=False))
+    if log_format == "json":
+        message = f"{summary.results} results, {summary.failures} failures"
+        LogLines(console, as_json=True).notice("finished", message, summary=summary.as_dict())
+    elif not quiet:
+        for line in ending(summary, again):
+            console.line(line)
