@@ -1,6 +1,6 @@
-"""batchrun against a bare aiohttp loop: throughput, latency-bound efficiency, memory, start-up.
+"""batchrun against a bare aiohttp loop: throughput, latency-bound efficiency, memory, resuming, start-up.
 
-    python tests/bench/bench.py [throughput] [latency] [memory] [startup] [--items N] [--rounds N]
+    python tests/bench/bench.py [throughput] [latency] [memory] [resume] [startup] [--items N] [--rounds N]
 
 Server and client are separate processes; each figure is a ratio of two measurements of one run, taken in turn,
 median of the rounds. Without names all are measured. Needs the package installed beside this Python.
@@ -55,13 +55,20 @@ def write_inputs(folder: Path, items: int) -> tuple[Path, Path]:
     return inputs, bodies
 
 
-def run_batchrun(url: str, inputs: Path, output: Path, concurrency: int) -> dict[str, float]:
-    """Run the installed command; give its own wall time, its CPU time and its peak memory."""
-    shutil.rmtree(output, ignore_errors=True)
+def run_batchrun(url: str, inputs: Path, output: Path, concurrency: int, *, again: bool = False) -> dict[str, float]:
+    """Run the installed command; give its own wall time and the process's, its CPU time and its peak memory.
+
+    `again` leaves what is in the run directory.
+    """
+    if not again:
+        shutil.rmtree(output, ignore_errors=True)
+    report = output.with_suffix(".peak")
     command = [
-        sys.executable, "-m", "batchrun", "run", "-i", str(inputs), "-o", str(output), "--base-url", url, "-m", "m",
+        sys.executable, str(HERE.parent / "peak.py"), str(report), "run", "-i", str(inputs), "-o", str(output),
+        "--base-url", url, "-m", "m",
         "--system", SYSTEM, "--prompt", "请分析：{{ text }}", "--concurrency", str(concurrency), "-q", "--json",
     ]  # fmt: skip
+    start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OPENAI_API_KEY": "sk-bench"})
     assert process.stdout is not None
     summary = json.loads(process.stdout.read())
@@ -71,8 +78,9 @@ def run_batchrun(url: str, inputs: Path, output: Path, concurrency: int) -> dict
     return {
         "items": summary["counts"]["results"],
         "wall_s": summary["timing"]["duration_s"],
+        "process_s": time.perf_counter() - start,
         "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_mb": usage.ru_maxrss / 1024,
+        "peak_mb": int(report.read_text()) / 1e6,
     }
 
 
@@ -132,6 +140,39 @@ def memory(folder: Path) -> None:
     print(f"{'memory, 1,000,000 items':34}{peaks[1_000_000]:.0f} MB ({peaks[1_000_000] - peaks[10_000]:+.0f} MB)")
 
 
+PLAIN_PASS = """
+import sys
+with open(sys.argv[1], "rb") as lines:
+    print(sum(1 for line in lines))
+"""
+
+
+def resume(folder: Path, rounds: int) -> None:
+    """Skip a million finished items, against a plain pass over the lines of their results."""
+    items, output = 1_000_000, folder / "out"
+    inputs, _ = write_inputs(folder, items)
+    with stub() as url:
+        run_batchrun(url, inputs, output, 64)
+        results = output / "results.jsonl"
+        show_size = f"{results.stat().st_size / 1e9:.2f} GB of results"
+        passes, again = [], []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", PLAIN_PASS, str(results)], check=True, stdout=subprocess.DEVNULL)
+            passes.append(time.perf_counter() - start)
+            again.append(run_batchrun(url, inputs, output, 64, again=True))
+        (output / "journal").unlink()
+        rebuilt = run_batchrun(url, inputs, output, 64, again=True)
+    plain = statistics.median(passes)
+    for name, runs in (("resume, 1,000,000 done", again), ("  without its journal", [rebuilt])):
+        seconds = [one["process_s"] for one in runs]
+        print(
+            f"{name:34}{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), "
+            f"{statistics.median(seconds) / plain:.1f} plain passes over {show_size}, "
+            f"{max(one['peak_mb'] for one in runs):.0f} MB"
+        )
+
+
 def startup(rounds: int) -> None:
     """CPU time of `batchrun --help`, against Python's own start."""
     times: dict[str, list[float]] = {"help": [], "python": []}
@@ -156,7 +197,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    names = options.names or ["throughput", "latency", "memory", "startup"]
+    names = options.names or ["throughput", "latency", "memory", "resume", "startup"]
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -166,6 +207,8 @@ def main() -> None:
             latency(folder, min(2, options.rounds))
         if "memory" in names:
             memory(folder)
+        if "resume" in names:
+            resume(folder, options.rounds)
         if "startup" in names:
             startup(options.rounds)
 
