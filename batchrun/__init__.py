@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Structured,
     )  # fmt: skip
     from batchrun.records import ErrorKind
+    from batchrun.requeue import RetryPlan
     from batchrun.store import LockedError, StoreError, read_records
     from batchrun.summary import Stop, StopCause, Summary
 
@@ -39,14 +40,15 @@ _HOMES = {
         "SimulatorOptions", "Structured",
     ),
     "batchrun.records": ("ErrorKind",),
+    "batchrun.requeue": ("RetryPlan",),
     "batchrun.store": ("LockedError", "StoreError", "read_records"),
     "batchrun.summary": ("Stop", "StopCause", "Summary"),
 }  # fmt: skip
 
 __all__ = [
     "Budget", "DataBoundary", "Endpoint", "ErrorKind", "Job", "JobError", "Limits", "LockedError", "Percent", "Price",
-    "Prompt", "Retry", "SimulatorOptions", "Stop", "StopCause", "StoreError", "Structured", "Summary", "__version__",
-    "read_records", "run", "run_async",
+    "Prompt", "Retry", "RetryPlan", "SimulatorOptions", "Stop", "StopCause", "StoreError", "Structured", "Summary",
+    "__version__", "read_records", "run", "run_async",
 ]  # fmt: skip
 
 

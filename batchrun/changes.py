@@ -8,7 +8,7 @@ from batchrun.records import Failure, Request
 from batchrun.store.index import RESULT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from batchrun.items import ItemReader
     from batchrun.prompts import RequestBuilder
@@ -42,22 +42,32 @@ class Changes:
             return False  # nothing is known that could differ
         if isinstance(entry, Failure):
             return before != _NOTHING
-        return all(_fingerprint(builder.build(entry)) != before for builder in self._builders)
+        if all(_fingerprint(builder.build(entry)) != before for builder in self._builders):
+            return True
+        index.confirm(row, entry.crc, self._recipe)
+        return False
 
-    def changed_results(self, reader: ItemReader, again: ItemReader) -> Iterator[tuple[int, Item | Failure]]:
+    def all_met(self, reader: ItemReader, stopped: Callable[[], bool]) -> tuple[bool, bool]:
+        """Read an input without parsing it: tell whether it has every result's item unchanged, and nothing else.
+
+        Ends early when `stopped` says so. Raises `InputError`.
+        """
+        self._index.prepare(self._recipe)
+        nothing_else = True
+        while reader.next_lines() and not stopped():
+            nothing_else = False
+        return self._index.met(RESULT) == self._index.results, nothing_else
+
+    def changed_results(self, reader: ItemReader, stopped: Callable[[], bool]) -> Iterator[tuple[int, Item | Failure]]:
         """Give the results (row, and item as it is now) whose items are in the input and changed.
 
-        The input is read twice, but parsed only if the first, fast reading did not meet every result unchanged.
-        Raises `InputError`.
+        Ends early when `stopped` says so. Raises `InputError`.
         """
         index = self._index
         index.prepare(self._recipe)
-        while reader.next_lines():
-            pass
-        if index.met(RESULT) == index.results:
-            return
-        index.prepare(self._recipe)
-        for entry in again:
+        for entry in reader:
+            if stopped():
+                return
             row = index.find(entry.key)
             if index.state[row] == RESULT and self.is_changed(entry, row):
                 yield row, entry

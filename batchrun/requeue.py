@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -12,13 +12,24 @@ from batchrun.items import parse_line
 from batchrun.records import ErrorKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from batchrun.items import Line
     from batchrun.records import Failure, Item
     from batchrun.store import RunDirectory
 
 _BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPlan:
+    """Run the failure queue instead of the input: failures of some kinds (none named: of all), with changed parameters.
+
+    `changed` holds request parameters by name; they win over those of the job and of the item.
+    """
+
+    kinds: frozenset[str] = frozenset()
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
 
 class QueueReader:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
-import uuid
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrun.endpoint.client import Client
 from batchrun.expect import Percent
 from batchrun.feed import Feed, in_thread
 from batchrun.items import ItemReader
-from batchrun.job import JobError, as_plain
 from batchrun.lines import InputError, count_items, expand_inputs
+from batchrun.manifest import Manifest
 from batchrun.output import Judge, Schema
 from batchrun.pace import Pacer, Stopping
 from batchrun.prompts import RequestBuilder, accepted_builders, effective_mode, made_from, recipe_of
@@ -34,23 +31,23 @@ from batchrun.records import (
     Usage,
     utc_now,
 )
+from batchrun.rehearsal import embedded_simulator
 from batchrun.retry import Retries
 from batchrun.selection import FromInput, FromQueue, OnChange, Selection
 from batchrun.settings import environment, read_key, resolve
 from batchrun.store import RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
-from batchrun.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from batchrun.items import InputFile
     from batchrun.job import Job
-    from batchrun.simulator import Simulator
+    from batchrun.requeue import RetryPlan
 
 DEFAULT_CONCURRENCY = 32
 #: After a stop, calls in flight have this long to end; their items stay pending if they do not.
 DRAIN_S = 30.0
 _COUNT_REST_S = 5.0
+_COUNT_REST_HURRIED_S = 0.3
 #: One answer with an absurd Retry-After must not stall everybody: limits are kept by the minute.
 _MAX_SHARED_PAUSE_S = 60.0
 _NOTED_PAUSE_S = 5.0
@@ -84,17 +81,6 @@ class _Work:
     state: str = "waiting for a slot"
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPlan:
-    """Run the failure queue instead of the input: failures of some kinds (none named: of all), with changed parameters.
-
-    `changed` holds request parameters by name; they win over those of the job and of the item.
-    """
-
-    kinds: frozenset[str] = frozenset()
-    changed: Mapping[str, Any] = field(default_factory=dict)
-
-
 class Runner:
     """Runs one job once. Raises `JobError`, `LockedError` or `StoreError`; every other ending is in the summary."""
 
@@ -120,14 +106,15 @@ class Runner:
         self._judge = Judge(self._schema, effective_mode(job))
         self._paths = [] if retry else expand_inputs(job.input)
         self._concurrency = DEFAULT_CONCURRENCY if job.limits.concurrency == "auto" else job.limits.concurrency
-        self._simulator = _simulator(job) if job.endpoint.simulate else None
+        self._simulator = embedded_simulator(job)
         self._tally = Tally()
         self._results_now = self._failures_now = self._skipped = 0
         self._under_way: dict[int, _Work] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop: Stop | None = None
+        self._drain_until = 0.0
         self._feed: Feed | None = None
-        self._begun = self._simulated = False
+        self._begun = self._simulated = self._aborted = False
         self._warnings: dict[str, int] = {}
         self.total: int | None = None
 
@@ -148,11 +135,10 @@ class Runner:
             stack.callback(self._store.close)
             for note in self._store.notes:
                 self._observer.notice("recovered", note)
-            self._before = self._store.manifest()
-            self._run_id = str(self._before.get("run_id") or uuid.uuid4())
+            self._manifest = Manifest(self.job, self._store.manifest(), self._made, self._retry)
             await self._tell_of_crash()
             self._selection = self._select()
-            await self._selection.prepare(self._begin)
+            await self._selection.prepare(self._begin, lambda: self._stop is not None)
             self._feed = feed = Feed(self._selection.reader)
             if self._stop is not None:
                 feed.stop()
@@ -169,42 +155,30 @@ class Runner:
             await self._work_and_write(feed)
             self._store.settle()
             summary = await self._summary(feed)
-            # A manifest that still says "running" is that of a run that was killed.
-            if self._begun or self._before.get("state") in (None, "running"):
-                self._store.save_manifest(self._manifest(summary))
+            if self._begun or not self._manifest.is_of_a_run:
+                self._store.save_manifest(self._manifest.value(summary, self._files()))
         return summary
 
     def _select(self) -> Selection:
         if self._retry is not None:
             return FromQueue(self.job, self._store, self._retry.kinds, self._limit)
         schema = self._schema.text if self._schema else None
-        builders = [self._own_builder, *accepted_builders(self.job, schema, self._accepted)]
+        builders = [self._own_builder, *accepted_builders(self.job, schema, self._manifest.accepted)]
         return FromInput(
             self.job, self._paths, self._store, builders, self._made, self._recipe, self._on_change, self._limit
         )
 
     async def _tell_of_crash(self) -> None:
-        """Say what an earlier run left when it was ended by force, and keep it for the manifest."""
-        self._accepted = list(self._before.get("accepted") or [])
-        if self._retry and self._retry.changed and dict(self._retry.changed) not in self._accepted:
-            self._accepted.append({"set": dict(self._retry.changed)})
-        self._crash = self._before.get("last_crash")
-        in_flight, done = self._store.interrupted, self._store.results + self._store.failures
-        if not in_flight:
+        store = self._store
+        if not store.interrupted:
             return
         try:
             total = await in_thread(lambda: count_items(self._paths)) if self._paths else None
         except InputError:
             total = None
-        never = None if total is None else max(0, total - done - in_flight)
-        self._crash = {"noticed_at": utc_now(), "done": done, "in_flight": in_flight, "never_sent": never}
-        unsent = "the others were" if never is None else f"{never} were"
-        self._observer.notice(
-            "crashed",
-            f"an earlier run was ended by force: {done} items are done, {unsent} never sent, and {in_flight} calls "
-            "were in flight, perhaps billed; their items run again",
-            **{key: value for key, value in self._crash.items() if key != "noticed_at"},
-        )
+        crash = self._manifest.note_crash(store.results + store.failures, store.interrupted, total)
+        facts = {"done": crash.done, "in_flight": crash.in_flight, "never_sent": crash.never_sent}
+        self._observer.notice("crashed", crash.in_words(), **facts)
 
     async def _base_url(self, stack: AsyncExitStack) -> str:
         if self._simulator is None:
@@ -244,9 +218,11 @@ class Runner:
         self._pacer.stop()
         if self._feed is not None:
             self._feed.stop()
+        self._drain_until = self._now() + DRAIN_S
         asyncio.get_running_loop().call_later(DRAIN_S, self.abort)
         fields = {"cause": stop.cause.word, "kind": stop.kind, "in_flight": self._in_flight()}
-        self._observer.notice("stopping", f"{stop.message}; waiting for {self._in_flight()} calls in flight", **fields)
+        words = f"{stop.message}; waiting for {self._in_flight()} calls in flight, {DRAIN_S:.0f} s at most"
+        self._observer.notice("stopping", words, **fields)
 
     def interrupt(self, cause: StopCause) -> None:
         """Stop for a signal; the second one ends the calls in flight at once."""
@@ -257,6 +233,7 @@ class Runner:
 
     def abort(self) -> None:
         """End everything under way; what was answered is still written."""
+        self._aborted = True
         for task in tuple(self._tasks):
             task.cancel()
 
@@ -433,7 +410,9 @@ class Runner:
         """Give a key that is the same for every attempt of this request, and no other's."""
         if not self.job.endpoint.idempotency_key:
             return None
-        return blake2b(f"{self._run_id}\n{item.id}\n{request.fingerprint}".encode(), digest_size=16).hexdigest()
+        return blake2b(
+            f"{self._manifest.run_id}\n{item.id}\n{request.fingerprint}".encode(), digest_size=16
+        ).hexdigest()
 
     def _look_for_refusal(self) -> None:
         if self._selection.refusal is not None:
@@ -478,6 +457,7 @@ class Runner:
             retries=self._tally.retries, in_flight=in_flight, waiting=len(under_way) - in_flight, reading=reading,
             requests_per_minute=rate.items_per_s * 60, tokens_per_minute=rate.tokens_per_s * 60, eta_s=eta,
             paused_s=self._pacer.paused_for(),
+            drain_s=None if self._stop is None else max(0.0, self._drain_until - now),
             slowest=tuple(
                 InFlight(work.item.id, now - work.started_at, work.state, work.attempts)
                 for work in under_way[:_SLOWEST_SHOWN]
@@ -486,13 +466,12 @@ class Runner:
 
     async def _pending(self, feed: Feed) -> int | None:
         if self._retry is not None:  # what was not tried again is a failure still
-            counts = (self._before.get("summary") or {}).get("counts") or {}
-            pending: int | None = counts.get("pending")
-            return pending
+            return self._manifest.pending_before
         taken = feed.given - self._skipped - self._results_now - self._failures_now
         if self._stop is None:
             return taken
-        rest = await feed.count_rest(self._selection.is_open, _COUNT_REST_S)
+        within_s = _COUNT_REST_HURRIED_S if self._aborted else _COUNT_REST_S
+        rest = await feed.count_rest(self._selection.is_open, within_s)
         return None if rest is None else taken + rest
 
     def _warned(self) -> tuple[str, ...]:
@@ -526,34 +505,12 @@ class Runner:
     def _begin(self) -> None:
         """Say in the manifest that there is something to do, before anything is sent."""
         if not self._begun:
-            self._store.begin(self._recipe, self._manifest(None))
+            self._store.begin(self._recipe, self._manifest.value(None, self._files()))
             self._begun = True
 
-    def _input_files(self) -> Any:
+    def _files(self) -> list[InputFile] | None:
         reader = self._selection.reader
-        if isinstance(reader, ItemReader):
-            return [as_plain(file) for file in reader.files]
-        return self._before.get("input", [])
-
-    def _manifest(self, summary: Summary | None) -> dict[str, Any]:
-        job = self.job
-        return {
-            "batchrun": __version__,
-            "run_id": self._run_id,
-            "state": "running" if summary is None else "stopped" if summary.stop else "finished",
-            "started_at": self._started_at,
-            "job_file": str(job.path) if job.path else None,
-            "job": as_plain(replace(job, path=None)),
-            "working_directory": str(Path.cwd()),
-            "made_from": self._made,
-            "accepted": self._accepted,
-            "retry": self._retry and {"kinds": sorted(self._retry.kinds), "set": dict(self._retry.changed)},
-            "last_crash": self._crash,
-            "data_boundary": {"classification": job.data_boundary.classification, "scanned": False},
-            "input": self._input_files(),
-            "versions": {"python": sys.version.split()[0], "batchrun": __version__},
-            "summary": summary and summary.as_dict(),
-        }
+        return reader.files if isinstance(reader, ItemReader) else None
 
 
 def _store_error(group: BaseExceptionGroup[BaseException]) -> StoreError | None:
@@ -563,18 +520,3 @@ def _store_error(group: BaseExceptionGroup[BaseException]) -> StoreError | None:
         if isinstance(found, StoreError):
             return found
     return None
-
-
-def _simulator(job: Job) -> Simulator:
-    from batchrun.simulator import SettingsError, Simulator, SimulatorSettings
-
-    options = job.simulator
-    try:
-        settings = SimulatorSettings(
-            dialect=str(job.endpoint.simulate), latency_s=options.latency, jitter_s=options.jitter,
-            requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute,
-            max_concurrency=options.max_concurrency, faults=options.faults, seed=options.seed,
-        )  # fmt: skip
-    except SettingsError as error:
-        raise JobError(f"simulated provider: {error}") from error
-    return Simulator(settings)

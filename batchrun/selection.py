@@ -12,6 +12,7 @@ from batchrun.job import JobError
 from batchrun.records import ErrorKind, Item
 from batchrun.requeue import QueueReader
 from batchrun.store.index import PENDING, RESULT, state_of
+from batchrun.store.rundir import WORTH_SAVING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +42,11 @@ class Selection(Protocol):
     def skipped(self) -> int:
         """Give how many entries the reader left out because they are finished."""
 
-    async def prepare(self, begin: Callable[[], None]) -> None:
-        """Look at what is there before anything is sent; `begin` must be called before anything is changed."""
+    async def prepare(self, begin: Callable[[], None], stopped: Callable[[], bool]) -> None:
+        """Look at what is there before anything is sent, unless `stopped` meanwhile.
+
+        `begin` must be called before anything is changed.
+        """
 
     def row_to_replace(self, entry: Item | Failure) -> int | None:
         """Give the row of the record that the entry's next one replaces, 0 if it has none, None to leave it alone."""
@@ -66,6 +70,7 @@ class FromInput:
         self._index = store.index
         self._made, self._recipe = made, recipe
         self._on_change = on_change
+        self._limit = limit
         self._changes = Changes(store.index, recipe, builders)
         self._corrected = on_change != "keep" and state_of(ErrorKind.INVALID_INPUT.value) in store.index.state
         self.reader = self._new_reader(limit)
@@ -75,17 +80,29 @@ class FromInput:
         """Give how many finished entries the reader left out."""
         return self.reader.skipped
 
-    async def prepare(self, begin: Callable[[], None]) -> None:
+    async def prepare(self, begin: Callable[[], None], stopped: Callable[[], bool]) -> None:
         """Find the results whose items changed; refuse, or set them aside. Raises `JobError`, `InputError`."""
         index = self._index
-        if index.results and self._on_change != "keep" and not self.reader.is_stream:
-            found = await in_thread(self._changed)
-            if found and self._on_change == "error":
-                raise JobError(self._words([entry for _, entry in found], len(found)))
-            if found:
+        if not index.results or self._on_change == "keep" or self.reader.is_stream:
+            index.prepare(None if self._on_change == "keep" else self._recipe)
+            return
+        reader = self._new_reader(None)
+        all_met, nothing_else = await in_thread(lambda: self._changes.all_met(reader, stopped))
+        if all_met and nothing_else and self._limit is None:
+            self.reader = reader  # read to its end, and nothing is left to do
+            return
+        if not all_met:
+            again = self._new_reader(None)
+            found = await in_thread(lambda: list(self._changes.changed_results(again, stopped)))
+            if found and not stopped():
+                if self._on_change == "error":
+                    raise JobError(self._words([entry for _, entry in found], len(found)))
                 begin()
                 self._store.set_aside(row for row, _ in found)
-        index.prepare(None if self._on_change == "keep" else self._recipe)
+            if index.confirmed >= WORTH_SAVING:
+                begin()
+                self._store.save_index()
+        index.prepare(self._recipe)
 
     def row_to_replace(self, entry: Item | Failure) -> int | None:
         """Say what becomes of an entry: None if it is finished."""
@@ -121,9 +138,6 @@ class FromInput:
         known = self._index if len(self._index) else None
         return ItemReader(self._paths, encoding=self._job.encoding, templated=templated, known=known, limit=limit)
 
-    def _changed(self) -> list[tuple[int, Item | Failure]]:
-        return list(self._changes.changed_results(self._new_reader(None), self._new_reader(None)))
-
     def _words(self, items: Sequence[Item | Failure], count: int) -> list[str]:
         job_changes = []
         if self._index.recipes() != {self._recipe}:
@@ -148,7 +162,7 @@ class FromQueue:
         self.reader = QueueReader(store, kinds, encoding=job.encoding, templated=templated, limit=limit)
         self.skipped = 0
 
-    async def prepare(self, begin: Callable[[], None]) -> None:
+    async def prepare(self, begin: Callable[[], None], stopped: Callable[[], bool]) -> None:
         """Do nothing: an item of the queue has no answer that could be mistaken."""
 
     def row_to_replace(self, entry: Item | Failure) -> int | None:

@@ -87,13 +87,14 @@ def status_of(located: Located) -> Status:
     held = holder(folder)
     found = read_beside_a_run(located)
     index = found.index
+    results, failures = found.durable if held and not found.rebuilt else (index.results, index.failures)
     items = _count(job)
-    pending = None if items is None else max(0, items - index.results - index.failures)
+    pending = None if items is None else max(0, items - results - failures)
     rate = _items_per_minute(found) if held else None
     summary = located.manifest.get("summary") or {}
     return Status(
         output=str(folder), state=_state(located, found, held=held is not None), holder=held, items=items,
-        results=index.results, failures=index.failures, pending=pending, failures_by_kind=index.kinds(),
+        results=results, failures=failures, pending=pending, failures_by_kind=index.kinds(),
         in_flight=len(found.interrupted), interrupted_ever=found.journal.interrupted, items_per_minute=rate,
         eta_s=pending / rate * 60 if pending and rate else None, usage=index.usage,
         cost=cost_of(index.usage, job.price) if job.price else None,

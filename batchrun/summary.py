@@ -52,7 +52,11 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How a run stands now. `total` is None while it is unknown; `done` counts earlier runs' records too."""
+    """How a run stands now.
+
+    `total` is None while it is unknown; `done` counts what is on the disk, earlier runs' records too. After a stop
+    `drain_s` is how long the calls in flight may still take.
+    """
 
     total: int | None
     done: int
@@ -66,6 +70,7 @@ class Snapshot:
     tokens_per_minute: float
     eta_s: float | None
     paused_s: float
+    drain_s: float | None
     slowest: tuple[InFlight, ...]
 
 

@@ -70,11 +70,17 @@ def describe(snapshot: Snapshot) -> str:
 
 
 def _outlook(snapshot: Snapshot) -> str:
+    if snapshot.drain_s is not None:
+        return _drain(snapshot, snapshot.drain_s)
     if snapshot.eta_s is not None:
         return f"about {duration(snapshot.eta_s)} left"
     if not snapshot.reading and snapshot.slowest:
         return "the last: " + tail(snapshot)
     return ""
+
+
+def _drain(snapshot: Snapshot, left_s: float) -> str:
+    return f"stopping: {snapshot.in_flight} calls in flight have {duration(left_s)} to end (a second signal ends them)"
 
 
 def tail(snapshot: Snapshot) -> str:
@@ -155,6 +161,8 @@ class Bar:
         self._bar.close()
 
     def _details(self, snapshot: Snapshot) -> str:
+        if snapshot.drain_s is not None:
+            return _drain(snapshot, snapshot.drain_s)
         if not snapshot.reading and snapshot.slowest:
             return "waiting for " + tail(snapshot)
         text = (

@@ -75,7 +75,8 @@ def retry(
         job = dataclasses.replace(job, data_boundary=boundary)
 
     def runner(display: Display) -> Runner:
-        from batchrun.runner import RetryPlan, Runner
+        from batchrun.requeue import RetryPlan
+        from batchrun.runner import Runner
 
         return Runner(job, display, limit=limit, retry=RetryPlan(frozenset(kinds), dict(changed)))
 

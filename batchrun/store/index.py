@@ -29,7 +29,8 @@ _ROW = struct.Struct(f"<BBxxIII{DIGEST_BYTES}s2x8sIIIIIx")
 ROW_BYTES, LINE_BYTES = 57, 77
 INDEX_HEADER = b"batchrun index 1".ljust(LINE_BYTES - 1) + b"\n"
 _LINE, _CRC, _RECIPE, _KEY, _FINGERPRINT, _REPLACES, _TOKENS = 4, 8, 12, 16, 28, 36, 40
-_CHUNK_BYTES = LINE_BYTES << 14
+_CHUNK_ROWS = 1 << 14
+_CHUNK_BYTES = LINE_BYTES * _CHUNK_ROWS
 _MOST = 0xFFFFFFFF
 _KNOWS_LINE = 1
 _NO_ROWS = Extent()
@@ -99,8 +100,10 @@ class Index:
             self._extend(rows)
         self._at = array("I", [0])
         self._skip = bytearray(1)
-        self.seen = bytearray(len(self.state))
+        self.seen = bytearray()
         self.skipped = 0
+        #: How many rows were confirmed since the file was read.
+        self.confirmed = 0
 
     def __len__(self) -> int:
         return len(self.state) - 1
@@ -126,14 +129,38 @@ class Index:
             return {self._recipes[-1]}
         return {recipe for recipe, state in zip(self._recipes, self.state, strict=True) if state == RESULT}
 
-    def add(self, rows: bytes) -> None:
-        """Add packed rows that are not in the file yet."""
+    def add(self, row: Row) -> None:
+        """Add a row that is not in the file yet."""
+        number = len(self.state)
+        self.state.append(row.state)
+        self._flags.append(_KNOWS_LINE if row.crc is not None else 0)
+        self._lines.append(min(row.line, _MOST))
+        self._crcs.append(row.crc or 0)
+        self._recipes.append(row.recipe)
+        self._replace(number, row.replaces)
+        self._added += row.pack()
+        if row.usage is not None:
+            self.usage.add(row.usage)
         if self._keys is not None:
-            for start in range(0, len(rows), ROW_BYTES):
-                self._keys.put(rows[start + _KEY : start + _KEY + DIGEST_BYTES], len(self) + 1 + start // ROW_BYTES)
-        self._added += rows
-        self._extend(rows)
-        self.seen = bytearray(len(self.state))
+            self._keys.put(row.key, number)
+
+    def confirm(self, number: int, crc: int, recipe: int) -> None:
+        """Take note that a row's item stands on a line with this checksum now, and makes the same request."""
+        self._crcs[number], self._recipes[number] = crc, recipe
+        self._flags[number] |= _KNOWS_LINE
+        self.confirmed += 1
+
+    def added_lines(self) -> Iterator[bytes]:
+        """Give the lines for the rows that are not in the file yet, some thousands at a time."""
+        for start in range(0, len(self._added), _CHUNK_ROWS * ROW_BYTES):
+            yield to_lines(bytes(self._added[start : start + _CHUNK_ROWS * ROW_BYTES]))
+
+    def all_lines(self) -> Iterator[bytes]:
+        """Give the lines for all rows as they are now, those that were confirmed too."""
+        for number, row in enumerate(self.rows(), 1):
+            if row.crc != self.crc(number) or row.recipe != self._recipes[number]:
+                row = row._replace(crc=self.crc(number), recipe=self._recipes[number])  # noqa: PLW2901
+            yield to_lines(row.pack())
 
     # --- one row ---
 
@@ -237,7 +264,7 @@ class Index:
         if not self.skipped:
             return None
         number = self.find(key)
-        return self._lines[number] if self.seen[number] else None
+        return self._lines[number] if number and self.seen[number] else None
 
     # --- reading the file ---
 
@@ -248,14 +275,19 @@ class Index:
         self._lines += _column(rows, _LINE)
         self._crcs += _column(rows, _CRC)
         self._recipes += _column(rows, _RECIPE)
-        for place, number in enumerate(_column(rows, _REPLACES), before):
-            if number and number < place:
-                if self.state[number] >= FAILED and self.state[place] == RESULT:
-                    self._cures.add(place)
-                self.state[number] = PENDING
-                self._flags[number] = 0
+        for number, replaced in enumerate(_column(rows, _REPLACES), before):
+            if replaced:
+                self._replace(number, replaced)
         counts = [sum(_column(rows, _TOKENS + 4 * one)) for one in range(4)]
         self.usage.add(Usage(counts[0], counts[1], counts[0] + counts[1], counts[2], counts[3]))
+
+    def _replace(self, number: int, replaced: int) -> None:
+        if not 0 < replaced < number:
+            return
+        if self.state[replaced] >= FAILED and self.state[number] == RESULT:
+            self._cures.add(number)
+        self.state[replaced] = PENDING
+        self._flags[replaced] = 0
 
     def _read_at(self, start: int, size: int) -> bytes:
         path = self._path or Path()

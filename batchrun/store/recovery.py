@@ -28,7 +28,7 @@ class Recovered:
     """A run directory as it stands.
 
     `extents` is what is whole of each records file; `kept` are whole records that stand behind a torn one, beyond
-    what was ever durable. `rows` are the packed rows that the index on disk lacks (all of them if `rebuilt`).
+    what was ever durable. `index` has the rows that the file lacks as well (all of them if `rebuilt`).
     """
 
     paths: dict[str, Path]
@@ -36,7 +36,6 @@ class Recovered:
     index: Index
     extents: dict[str, Extent]
     kept: dict[str, list[bytes]]
-    rows: bytes = b""
     rebuilt: bool = False
     #: Calls that were under way when a run was ended by force: perhaps billed, their answers lost.
     interrupted: dict[bytes, Sent] = field(default_factory=dict)
@@ -46,6 +45,10 @@ class Recovered:
     #: An index that fits its journal, and how many of its rows were durable.
     known: Index | None = None
     known_rows: int = 0
+    #: How many rows the file named `index` holds that count.
+    rows_in_file: int = 0
+    #: How many results and failures are certain to be on the disk, while a run is at it.
+    durable: tuple[int, int] = (0, 0)
 
     def is_ours(self, key: bytes) -> bool:
         """Tell whether a run wrote the record of an item here, as far as index and journal know."""
@@ -91,8 +94,9 @@ def _index(path: Path, journal: Journal | None) -> Index | None:
 def _with_tails(found: Recovered) -> Recovered:
     """Read what was written after the journal's last point: at most some moments of a run that was killed."""
     found.known, found.known_rows = found.index, len(found.index)
+    found.rows_in_file = len(found.index)
+    found.durable = found.index.results, found.index.failures
     index, ended = found.index, set(_ended_since_first(found))
-    rows = bytearray()
     keys = Keys()
     for name, path in found.paths.items():
         if name == INDEX:
@@ -120,13 +124,11 @@ def _with_tails(found: Recovered) -> Recovered:
                 raise StoreError(f"{path}:{place}: a second result for {record['id']!r}; restore the file")
             row = row._replace(replaces=before)
             ended.add(row.key)
-            index.add(packed := row.pack())
-            rows += packed
+            index.add(row)
         found.extents[name] = whole
         if torn:
             words = "torn by a crash, cut off; its item runs again"
             found.notes.append(f"{path}: the unfinished last line ({torn} bytes) was {words}")
-    found.rows = bytes(rows)
     found.interrupted = {key: sent for key, sent in found.journal.sent.items() if key not in ended}
     return found
 
@@ -176,9 +178,7 @@ def _rebuilt(paths: dict[str, Path], journal: Journal | None, old: Index | None)
     """Make the index anew from the records; what an index that is whole knew beside them is kept."""
     found = Recovered(paths, journal or Journal(), Index(), {RESULTS: Extent(), FAILURES: Extent()}, {}, rebuilt=True)
     found.known, found.known_rows = old, 0 if old is None else len(old)
-    index, rows = found.index, bytearray()
-    keys = Keys()
-    number = 0
+    index, keys = found.index, Keys()
     for name in (RESULTS, FAILURES):
         found.kept[name] = []
         whole, torn = Extent(), b""
@@ -199,13 +199,10 @@ def _rebuilt(paths: dict[str, Path], journal: Journal | None, old: Index | None)
                 raise StoreError(f"{where}: a second result for {record['id']!r}; restore the file")
             if before and index.state[before] == RESULT:
                 continue  # a failure that has become a result, not yet taken out of the queue
-            index.add(packed := row._replace(replaces=before).pack())
-            rows += packed
-            number += 1
+            index.add(row._replace(replaces=before))
         found.extents[name] = whole
         if torn:
             found.notes.append(f"{paths[name]}: the unfinished last line was cut off ({len(torn)} bytes)")
-    found.rows = bytes(rows)
     found.interrupted = {key: sent for key, sent in found.journal.sent.items() if not index.find(key)}
     _tell_of_rebuilding(found, old, has_journal=journal is not None)
     return found
@@ -226,10 +223,10 @@ def _tell_of_rebuilding(found: Recovered, old: Index | None, *, has_journal: boo
     known, there = old.results if old is not None else 0, found.index.results
     if not has_journal and not len(found.index):
         return  # a new run directory
-    if known and not there:
+    if found.journal.point.results.size and not there:
         found.refusal = (
-            f"{found.paths[RESULTS]}: is gone or empty, but {known} results were written to it. Put it back, or, to "
-            f"pay for all of them again, delete {folder / JOURNAL} too"
+            f"{found.paths[RESULTS]}: is gone or empty, but results were written to it. Put it back, or, to pay for "
+            f"all of them again, delete {folder / JOURNAL} too"
         )
     what = "does not fit the records" if has_journal else "is missing or unreadable"
     found.notes.append(

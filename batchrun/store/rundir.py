@@ -43,6 +43,8 @@ _SLOW_SYNC_INTERVAL_S = 1.0
 _CHECK_INTERVAL_S = 0.02
 #: The journal is written anew when it has grown to so many bytes.
 _LARGE_JOURNAL_BYTES = 4 * 1024 * 1024
+#: When so many rows were confirmed, finding it out again would take longer than writing it down.
+WORTH_SAVING = 10_000
 _NOT_OPEN = "the run directory was not begun"
 
 
@@ -89,21 +91,33 @@ class RunDirectory:
         self._interrupted_ever = found.journal.interrupted
         self._finish_swap(found)
         self._extents = {**found.extents, INDEX: found.journal.point.rows}
-        mended = bool(found.rebuilt and len(found.index)) or bool(found.rows) or found.journal.swapping
+        mended = len(found.index) > found.rows_in_file or found.journal.swapping
+        if found.rebuilt:
+            self._extents[INDEX] = Extent()
+            mended = mended or found.journal.first is not None
         for name in (RESULTS, FAILURES):
             self._open(name).append(b"".join(found.kept[name]))
             mended = mended or bool(found.kept[name])
         sync_folder(self.path)
         if not mended:
             return
-        if found.rebuilt:
-            self._extents[INDEX] = Extent()
         self._recipe = found.journal.recipe
-        lines = to_lines(found.rows)
-        self._open(INDEX).append(lines if self._extents[INDEX].size else INDEX_HEADER + lines)
+        index = self._open(INDEX)
+        if not index.extent.size:
+            index.append(INDEX_HEADER)
+        for lines in found.index.added_lines():
+            index.append(lines)
         for file in self._files.values():
             file.sync()
         self._write_journal(found.interrupted)
+        self.index = Index(self.path / INDEX, index.extent)
+
+    def save_index(self) -> None:
+        """Write down what was confirmed of the index's rows, so that it need not be found out again."""
+        if self.index.confirmed >= WORTH_SAVING:
+            extent = write_file(self.path / (INDEX + NEW), chain([INDEX_HEADER], self.index.all_lines()))
+            self.swap({INDEX: extent})
+            self.index.confirmed = 0
 
     def _finish_swap(self, found: Recovered) -> None:
         """Put files in place that were ready for it, and take away what was not ready when a run was killed."""
