@@ -42,7 +42,7 @@ _SYNC_INTERVAL_S = 0.05
 _SLOW_SYNC_INTERVAL_S = 1.0
 _CHECK_INTERVAL_S = 0.02
 #: The journal is written anew when it has grown to so many bytes.
-_LARGE_JOURNAL_BYTES = 4 * 1024 * 1024
+_LARGE_JOURNAL_BYTES = 512 * 1024
 #: When so many rows were confirmed, finding it out again would take longer than writing it down.
 WORTH_SAVING = 10_000
 _NOT_OPEN = "the run directory was not begun"
@@ -69,6 +69,8 @@ class RunDirectory:
         self._dirty, self._ending = asyncio.Event(), asyncio.Event()
         self._checked_at = self._synced_at = 0.0
         self._begun = False
+        #: Up to where the journal says that everything is durable.
+        self._last = Point()
         #: What broke the writing; the run is over then, and everybody is told the same.
         self._broken: StoreError | None = None
         try:
@@ -109,7 +111,7 @@ class RunDirectory:
             index.append(lines)
         for file in self._files.values():
             file.sync()
-        self._write_journal(found.interrupted)
+        self._write_journal(self._point(), found.interrupted)
         self.index = Index(self.path / INDEX, index.extent)
 
     def save_index(self) -> None:
@@ -160,8 +162,8 @@ class RunDirectory:
             self._open(INDEX)
         if not self._files[INDEX].extent.size:
             self._files[INDEX].append(INDEX_HEADER)
-        self._write_journal({})
-        self._files[JOURNAL] = self._open_journal()
+        self._write_journal(self._point(), {})
+        self._open_journal()
         self._begun = True
 
     def sent(self, entry: Item, fingerprint: bytes, attempt: int) -> None:
@@ -228,7 +230,7 @@ class RunDirectory:
             current = (line for line, _, _ in current_failures(self.failures_path, index, size))
             self.swap({FAILURES: write_file(self.path / (FAILURES + NEW), current)})
         self._interrupted_ever += len(self._under_way)
-        self._write_journal({})
+        self._write_journal(self._point(), {})
 
     def close(self) -> None:
         """Close the files and give the lock back. Raises `StoreError`, but nothing that counts can be lost by it."""
@@ -270,8 +272,7 @@ class RunDirectory:
 
         They lie beside the files under the name with `.new` and are durable. Raises `StoreError`.
         """
-        extents = {name: file.extent for name, file in self._files.items()} | new
-        point = Point(extents[RESULTS], extents[FAILURES], extents[INDEX], time.time())
+        point = self._point(new)
         self._append(JOURNAL, point_record(point, swap=True))
         self._files[JOURNAL].sync()
         for name in new:
@@ -283,6 +284,7 @@ class RunDirectory:
             self._extents[name] = new[name]
             self._open(name)
         sync_folder(self.path)
+        self._last = point
         self._append(JOURNAL, point_record(point))
 
     def replace_records(self, results: Iterator[bytes], failures: Iterator[bytes], rows: Iterator[Row]) -> None:
@@ -339,18 +341,23 @@ class RunDirectory:
         self._files[name] = GrowingFile(self.path / name, self._extents[name])
         return self._files[name]
 
-    def _write_journal(self, interrupted: dict[bytes, Sent]) -> None:
+    def _point(self, new: dict[str, Extent] | None = None) -> Point:
+        """Give the point at which the files stand, all their rows written and everything synced."""
+        extents = {**self._extents, **{name: file.extent for name, file in self._files.items()}, **(new or {})}
+        return Point(extents[RESULTS], extents[FAILURES], extents[INDEX], time.time())
+
+    def _write_journal(self, point: Point, under_way: dict[bytes, Sent]) -> None:
         """Replace the journal by one that holds what still counts."""
-        extents = {**self._extents, **{name: file.extent for name, file in self._files.items()}}
-        point = Point(extents[RESULTS], extents[FAILURES], extents[INDEX], time.time())
-        whole = whole_journal(point, self._recipe, self._interrupted_ever, interrupted.items())
+        self._last = point
+        whole = whole_journal(point, self._recipe, self._interrupted_ever, under_way.items())
         replace_file(self.path / JOURNAL, whole)
         self._extents[JOURNAL] = Extent().grown(whole)
 
-    def _open_journal(self) -> GrowingFile:
+    def _open_journal(self) -> None:
+        """Go on with the journal that was just written."""
         if JOURNAL in self._files:
             self._files.pop(JOURNAL).close()
-        return self._open(JOURNAL)
+        self._open(JOURNAL)
 
     def _row(self, state: int, entry: Item | Failure, fingerprint: bytes, replaces: int, usage: Usage | None) -> Row:
         return Row(state, entry.line, entry.key, entry.crc, self._recipe, fingerprint, replaces, usage)
@@ -400,11 +407,12 @@ class RunDirectory:
             self._synced_at = now
         self._append_rows(rows)
         if rows:
-            point = Point(*extents, self._files[INDEX].extent, time.time())
-            self._append(JOURNAL, point_record(point))
+            # A point must claim no record whose row is not in the index: that one would never be looked at again.
+            self._last = Point(*extents, self._files[INDEX].extent, time.time())
+            self._append(JOURNAL, point_record(self._last))
         if self._files[JOURNAL].extent.size > _LARGE_JOURNAL_BYTES:
-            self._write_journal(self._under_way)
-            self._files[JOURNAL] = self._open_journal()
+            self._write_journal(self._last, self._under_way)
+            self._open_journal()
 
     def _sync_now(self, files: Iterable[GrowingFile]) -> None:
         try:
