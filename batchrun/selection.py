@@ -130,8 +130,7 @@ class FromInput:
 
     def left_over(self) -> int:
         """Count the records of items that the input did not have."""
-        index = self._index
-        return sum(state != PENDING and not seen for state, seen in zip(index.state, index.seen, strict=True))
+        return self._index.left_over()
 
     def _new_reader(self, limit: int | None) -> ItemReader:
         templated = bool(self._job.prompt and self._job.prompt.user)

@@ -91,13 +91,14 @@ def status_of(located: Located) -> Status:
     items = _count(job)
     pending = None if items is None else max(0, items - results - failures)
     rate = _items_per_minute(found) if held else None
+    usage = index.usage()
     summary = located.manifest.get("summary") or {}
     return Status(
         output=str(folder), state=_state(located, found, held=held is not None), holder=held, items=items,
         results=results, failures=failures, pending=pending, failures_by_kind=index.kinds(),
         in_flight=len(found.interrupted), interrupted_ever=found.journal.interrupted, items_per_minute=rate,
-        eta_s=pending / rate * 60 if pending and rate else None, usage=index.usage,
-        cost=cost_of(index.usage, job.price) if job.price else None,
+        eta_s=pending / rate * 60 if pending and rate else None, usage=usage,
+        cost=cost_of(usage, job.price) if job.price else None,
         currency=job.price.currency if job.price else None,
         simulated=bool(job.endpoint.simulate or summary.get("simulated")), notes=tuple(found.notes),
     )  # fmt: skip

@@ -93,7 +93,6 @@ class Index:
         self._lines = array("I", [0])
         self._crcs = array("I", [0])
         self._recipes = array("I", [0])
-        self.usage = Usage()
         self._keys: IdIndex | None = None
         self._cures: set[int] = set()
         for rows in self._read_file(check=True):
@@ -139,8 +138,6 @@ class Index:
         self._recipes.append(row.recipe)
         self._replace(number, row.replaces)
         self._added += row.pack()
-        if row.usage is not None:
-            self.usage.add(row.usage)
         if self._keys is not None:
             self._keys.put(row.key, number)
 
@@ -161,6 +158,14 @@ class Index:
             if row.crc != self.crc(number) or row.recipe != self._recipes[number]:
                 row = row._replace(crc=self.crc(number), recipe=self._recipes[number])  # noqa: PLW2901
             yield to_lines(row.pack())
+
+    def usage(self) -> Usage:
+        """Add up the tokens of all records that were ever written."""
+        total = Usage()
+        for rows in (*self._read_file(check=False), bytes(self._added)):
+            prompt, completion, cached, reasoning = (sum(_column(rows, _TOKENS + 4 * one)) for one in range(4))
+            total.add(Usage(prompt, completion, prompt + completion, cached, reasoning))
+        return total
 
     # --- one row ---
 
@@ -257,7 +262,15 @@ class Index:
 
     def met(self, state: int) -> int:
         """Count the rows of a state whose items this pass met."""
+        if self.state.count(state) == len(self):
+            return self.seen.count(1)
         return sum(met and one == state for met, one in zip(self.seen, self.state, strict=True))
+
+    def left_over(self) -> int:
+        """Count the rows that stand for a record and whose items this pass did not meet."""
+        if len(self) == self.results or not self.seen:
+            return self.results - self.met(RESULT)
+        return sum(state != PENDING and not met for state, met in zip(self.state, self.seen, strict=True))
 
     def line_skipped(self, key: bytes) -> int | None:
         """Give the line of an item that this pass met already, None if it did not."""
@@ -278,8 +291,6 @@ class Index:
         for number, replaced in enumerate(_column(rows, _REPLACES), before):
             if replaced:
                 self._replace(number, replaced)
-        counts = [sum(_column(rows, _TOKENS + 4 * one)) for one in range(4)]
-        self.usage.add(Usage(counts[0], counts[1], counts[0] + counts[1], counts[2], counts[3]))
 
     def _replace(self, number: int, replaced: int) -> None:
         if not 0 < replaced < number:
