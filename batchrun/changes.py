@@ -32,10 +32,14 @@ class Changes:
         self._builders = builders
 
     def is_changed(self, entry: Item | Failure, row: int) -> bool:
-        """Tell whether an entry of the input would now make another request than the one its record is of."""
+        """Tell whether an entry of the input would now make another request than the one its record is of.
+
+        What is found out the long way is kept in the index, so that the next pass finds it the short way.
+        """
         index = self._index
         crc = index.crc(row)
         if crc == entry.crc and index.recipe(row) == self._recipe:
+            index.confirm(row, entry.line, entry.crc, self._recipe)
             return False
         before = index.fingerprint(row)
         if before == _NOTHING and (crc is None or index.state[row] == RESULT):
@@ -44,11 +48,11 @@ class Changes:
             return before != _NOTHING
         if all(_fingerprint(builder.build(entry)) != before for builder in self._builders):
             return True
-        index.confirm(row, entry.crc, self._recipe)
+        index.confirm(row, entry.line, entry.crc, self._recipe)
         return False
 
     def all_met(self, reader: ItemReader, stopped: Callable[[], bool]) -> tuple[bool, bool]:
-        """Read an input without parsing it: tell whether it has every result's item unchanged, and nothing else.
+        """Read an input unparsed: tell whether it has every result's item unchanged, and whether it has nothing else.
 
         Ends early when `stopped` says so. Raises `InputError`.
         """

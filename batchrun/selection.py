@@ -88,10 +88,10 @@ class FromInput:
             return
         reader = self._new_reader(None)
         all_met, nothing_else = await in_thread(lambda: self._changes.all_met(reader, stopped))
-        if all_met and nothing_else and self._limit is None:
-            self.reader = reader  # read to its end, and nothing is left to do
+        if nothing_else and self._limit is None and not stopped():
+            self.reader = reader  # read to its end: nothing changed, and nothing is left to do
             return
-        if not all_met:
+        if not (all_met or nothing_else):
             again = self._new_reader(None)
             found = await in_thread(lambda: list(self._changes.changed_results(again, stopped)))
             if found and not stopped():

@@ -141,11 +141,12 @@ class Index:
         if self._keys is not None:
             self._keys.put(row.key, number)
 
-    def confirm(self, number: int, crc: int, recipe: int) -> None:
-        """Take note that a row's item stands on a line with this checksum now, and makes the same request."""
-        self._crcs[number], self._recipes[number] = crc, recipe
-        self._flags[number] |= _KNOWS_LINE
-        self.confirmed += 1
+    def confirm(self, number: int, line: int, crc: int, recipe: int) -> None:
+        """Take note where a row's item stands now, and that it makes the same request; nothing new changes nothing."""
+        now = (min(line, _MOST), crc, recipe, _KNOWS_LINE)
+        if now != (self._lines[number], self._crcs[number], self._recipes[number], self._flags[number]):
+            self._lines[number], self._crcs[number], self._recipes[number], self._flags[number] = now
+            self.confirmed += 1
 
     def added_lines(self) -> Iterator[bytes]:
         """Give the lines for the rows that are not in the file yet, some thousands at a time."""
@@ -153,11 +154,10 @@ class Index:
             yield to_lines(bytes(self._added[start : start + _CHUNK_ROWS * ROW_BYTES]))
 
     def all_lines(self) -> Iterator[bytes]:
-        """Give the lines for all rows as they are now, those that were confirmed too."""
+        """Give the lines for all rows as they are now, with what was confirmed."""
         for number, row in enumerate(self.rows(), 1):
-            if row.crc != self.crc(number) or row.recipe != self._recipes[number]:
-                row = row._replace(crc=self.crc(number), recipe=self._recipes[number])  # noqa: PLW2901
-            yield to_lines(row.pack())
+            now = row._replace(line=self._lines[number], crc=self.crc(number), recipe=self._recipes[number])
+            yield to_lines(now.pack())
 
     def usage(self) -> Usage:
         """Add up the tokens of all records that were ever written."""
