@@ -270,19 +270,27 @@ def _provider(line: bytes, record: dict[str, Any]) -> Provider | None:
     sent = record.get("provider")
     if not isinstance(sent, dict):
         return None
-    rest = _after(line.removesuffix(b"\n"), record, "provider")
-    body = rest and _after(rest, sent, "body")
+    whole = _last_value(line.rstrip(b"\n"), b"provider")
+    body = _last_value(whole, b"body") if whole else None
     return Provider(sent["status"], sent["headers"], body or orjson.dumps(sent["body"]))
 
 
-def _after(text: bytes, value: dict[str, Any], last: str) -> bytes | None:
-    """Give the text of the last key's value, if the text is spelled as records are; else None."""
-    others = {key: one for key, one in value.items() if key != last}
-    try:
-        start = orjson.dumps(others)[:-1] + b',"%s":' % last.encode()
-    except TypeError:  # whole numbers over 64 bits
-        return None
-    return text[len(start) : -1] if text.startswith(start) else None
+def _last_value(text: bytes, key: bytes) -> bytes | None:
+    """Give the text of the last value of an object as records spell it; None if it is spelled otherwise.
+
+    The same words inside of a string have escaped quotes, and inside of an earlier value or of the last one itself
+    what stands before them is no whole object.
+    """
+    words = b',"%s":' % key
+    at = text.find(words)
+    while at >= 0:
+        try:
+            orjson.loads(text[:at] + b"}")
+        except orjson.JSONDecodeError:
+            at = text.find(words, at + 1)
+        else:
+            return text[at + len(words) : -1]
+    return None
 
 
 def _usage(value: dict[str, int] | None) -> Usage | None:
