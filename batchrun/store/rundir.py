@@ -209,7 +209,7 @@ class RunDirectory:
             await self._dirty.wait()
             self._dirty.clear()
             start = time.monotonic()
-            await self._sync()
+            await self.sync()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_SYNC_INTERVAL_S, 4 * (time.monotonic() - start))):
                     await self._ending.wait()
@@ -392,7 +392,8 @@ class RunDirectory:
             self._broken = self._broken or error
             raise self._broken from None
 
-    async def _sync(self) -> None:
+    async def sync(self) -> None:
+        """Wait until all records that are written are on the disk; they count from then on. Raises `StoreError`."""
         if not self._begun:
             return
         now = time.monotonic()
