@@ -23,8 +23,8 @@ from batchrun.store.index import FAILED, INDEX_HEADER, KINDS, PENDING, RESULT, I
 from batchrun.store.journal import Point, Sent, ended_record, point_record, read_journal, sent_record, whole_journal
 from batchrun.store.recovery import recover
 
-ITEMS = [Item(f"r-{n}", n + 1, b'{"id":"r-%d"}' % n, {}, digest(f"r-{n}"), 1000 + n) for n in range(3)]
-KIND = st.sampled_from([ErrorKind.TIMEOUT, ErrorKind.TRUNCATED, ErrorKind.BAD_REQUEST])
+ITEMS = [Item(f"r-{n}", n + 1, b'{"id":"r-%d"}' % n, {}, digest(f"r-{n}"), 1000 + n) for n in range(8)]
+OUTCOME = st.sampled_from(["result", "timeout", "result", "truncated", "wait", None])
 FINGERPRINT = bytes(range(8))
 RECIPE = 77
 
@@ -90,34 +90,37 @@ class Machine(RuleBasedStateMachine):
     def row(self, key: bytes) -> int:
         return self.store.index.find(key)
 
-    @rule(number=st.integers(0, 2), attempt=st.integers(1, 300))
-    def send(self, number: int, attempt: int) -> None:
-        item = ITEMS[number]
-        state = self.records.get(item.key)
-        if state == "result" or (state is not None and item.key not in self.at_open):
-            return
-        self.store.sent(item, FINGERPRINT, attempt)
+    @rule(number=st.integers(0, 7), attempt=st.integers(1, 300), end=OUTCOME)
+    def take_up_an_item(self, number: int, attempt: int, end: str | None) -> None:
+        if ITEMS[number].key not in self.records:
+            self.attempt(number, attempt, end)
+
+    @precondition(lambda self: self.failed_before())
+    @rule(pick=st.randoms(), end=OUTCOME)
+    def try_a_failure_again(self, pick: Any, end: str | None) -> None:
+        self.attempt(pick.choice(self.failed_before()), 1, end)
+
+    def attempt(self, number: int, attempt: int, end: str | None) -> None:
+        """Send an item, and then: a result, a failure, another attempt later, or no end that anybody hears of."""
+        item, store = ITEMS[number], self.store
+        store.sent(item, FINGERPRINT, attempt)
         self.under_way.add(number)
-
-    @precondition(lambda self: self.under_way)
-    @rule(pick=st.randoms())
-    def end_and_wait(self, pick: Any) -> None:
-        number = pick.choice(sorted(self.under_way))
-        self.store.attempt_ended(ITEMS[number])
+        if end is None:
+            return
         self.under_way.remove(number)
-
-    @precondition(lambda self: self.under_way)
-    @rule(pick=st.randoms(), kind=st.none() | KIND)
-    def finish(self, pick: Any, kind: ErrorKind | None) -> None:
-        number = pick.choice(sorted(self.under_way))
-        item = ITEMS[number]
-        if kind is None:
-            self.store.add_result(result_of(item), FINGERPRINT, self.row(item.key))
+        if end == "wait":
+            store.attempt_ended(item)
+            return
+        if end == "result":
+            store.add_result(result_of(item), FINGERPRINT, self.row(item.key))
         else:
-            self.store.add_failure(failure_of(item, kind), item, FINGERPRINT, self.row(item.key))
-        self.records[item.key] = "result" if kind is None else kind.value
+            store.add_failure(failure_of(item, ErrorKind(end)), item, FINGERPRINT, self.row(item.key))
+        self.records[item.key] = end
         self.at_open.pop(item.key, None)
-        self.under_way.remove(number)
+
+    def failed_before(self) -> list[int]:
+        """Give the items whose failure an earlier run left."""
+        return [n for n, item in enumerate(ITEMS) if self.at_open.get(item.key, "result") != "result"]
 
     @rule()
     def meet_a_line_that_is_no_item(self) -> None:
@@ -273,7 +276,7 @@ def test_a_journal_says_what_was_written(
 
 
 def a_journal() -> bytes:
-    sent = {item.key: Sent(item.line, item.crc, FINGERPRINT) for item in ITEMS}
+    sent = {item.key: Sent(item.line, item.crc, FINGERPRINT) for item in ITEMS[:3]}
     point = Point(Extent(10, 1), Extent(20, 2), Extent(77, 3), 5.0)
     return whole_journal(Point(), RECIPE, 2, sent.items()) + ended_record(ITEMS[0].key) + point_record(point)
 
@@ -288,7 +291,7 @@ def test_a_journal_cut_anywhere_says_what_came_before(tmp_path: Path) -> None:
         journal = read_journal(path)
         if journal is not None:
             assert journal.point in (Point(), whole.point)
-            assert journal.sent.keys() <= {item.key for item in ITEMS}
+            assert journal.sent.keys() <= {item.key for item in ITEMS[:3]}
     path.write_bytes(data + b"\0" * 65)
     assert read_journal(path) == whole
 

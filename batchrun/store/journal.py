@@ -147,7 +147,7 @@ def ended_record(key: bytes) -> bytes:
 
 def point_record(point: Point, *, swap: bool = False) -> bytes:
     """Say what is durable; with `swap`, what will be once the new versions of the files are in place."""
-    body = _POINT.pack(int(point.time * 1000), *point.results, *point.failures, *point.rows)
+    body = _POINT.pack(round(point.time * 1000), *point.results, *point.failures, *point.rows)
     return _record(_Kind.SWAP if swap else _Kind.POINT, 0, body)
 
 
