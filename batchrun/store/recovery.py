@@ -120,7 +120,7 @@ def _with_tails(found: Recovered) -> Recovered:
             if before and index.state[before] == RESULT:
                 if name == FAILURES:
                     continue
-                place = _count_lines(path, start.size) + len(kept) + 1
+                place = _count_lines(path, whole.size) + len(kept)
                 raise StoreError(f"{path}:{place}: a second result for {record['id']!r}; restore the file")
             row = row._replace(replaces=before)
             ended.add(row.key)
