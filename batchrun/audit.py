@@ -115,7 +115,8 @@ class _Auditor:
             audit.remarks += found.notes
         except StoreError as error:
             audit.remarks.append(f"{error}; whether items changed is not looked at before that is mended")
-        both = self._read_results() + self._read_failures()
+        self._read_results()
+        both = self._read_failures()
         audit.results = len(self._written[RESULTS])
         audit.failures = len(self._written[FAILURES]) - both
         if self._read_input() and self._matched < audit.results + audit.failures:
@@ -125,13 +126,12 @@ class _Auditor:
 
     # --- the records ---
 
-    def _read_results(self) -> int:
+    def _read_results(self) -> None:
         written = self._written[RESULTS]
         for place, record, key, number in self._records(RESULTS):
             before = written.put(key, number)
             if before is not None:
                 self._doubled(place, record, f"has a result on line {before} already")
-        return 0
 
     def _read_failures(self) -> int:
         """Take the queue down; give how many of its items have a result too."""
@@ -169,9 +169,9 @@ class _Auditor:
     def _is_settled(self) -> bool:
         """Tell whether the last run ended in good order, so that the queue holds what is a failure and no more."""
         found = self._found
-        if found is None or self._audit.is_live or found.rebuilt:
-            return found is not None and found.rebuilt
-        return len(found.journal.points) == 1 and not found.journal.sent
+        if found is None or self._audit.is_live:
+            return False
+        return found.rebuilt or (len(found.journal.points) == 1 and not found.journal.sent)
 
     # --- the input ---
 

@@ -155,6 +155,15 @@ def measure(path: Path, size: int) -> Extent:
     return Extent(done, crc)
 
 
+def count_lines(path: Path) -> int:
+    """Count the lines of a file. Raises `StoreError`."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return sum(data.count(b"\n") for data in iter(lambda: file.read(_CHUNK_BYTES), b""))
+    except OSError as error:
+        raise StoreError.of(path, "reading", error) from error
+
+
 def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
     """Give the lines of a records file from a byte on, each with its record, None if it is torn or none of ours.
 

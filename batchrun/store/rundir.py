@@ -15,6 +15,7 @@ from batchrun.store.files import (
     Extent,
     GrowingFile,
     StoreError,
+    count_lines,
     read_lines,
     replace_file,
     sync_folder,
@@ -224,7 +225,7 @@ class RunDirectory:
         if not self._begun or self._broken:
             return
         self._sync_now(self._files.values())
-        if sum(1 for _ in read_lines(self.failures_path)) != self.failures:
+        if count_lines(self.failures_path) != self.failures:
             index = Index(self.path / INDEX, self._files[INDEX].extent)
             size = self._files[FAILURES].extent.size
             current = (line for line, _, _ in current_failures(self.failures_path, index, size))
