@@ -193,6 +193,8 @@ class Runner:
             async with asyncio.TaskGroup() as self._group:
                 for number in range(self._concurrency):
                     self._spawn(self._worker(feed, number * _START_STEP_S))
+            if self._stop is None and self._limit is None:
+                self._selection.conclude()
         except BaseExceptionGroup as group:
             raise _store_error(group) or group from None
         finally:

@@ -54,6 +54,9 @@ class Selection(Protocol):
     def is_open(self, entry: Item | Failure) -> bool:
         """Tell whether an entry is still to be done."""
 
+    def conclude(self) -> None:
+        """Do what is to be done when all entries were taken up."""
+
     def left_over(self) -> int:
         """Count the records whose items the whole input did not have."""
 
@@ -72,7 +75,6 @@ class FromInput:
         self._on_change = on_change
         self._limit = limit
         self._changes = Changes(store.index, recipe, builders)
-        self._corrected = on_change != "keep" and state_of(ErrorKind.INVALID_INPUT.value) in store.index.state
         self.reader = self._new_reader(limit)
 
     @property
@@ -82,6 +84,7 @@ class FromInput:
 
     async def prepare(self, begin: Callable[[], None], stopped: Callable[[], bool]) -> None:
         """Find the results whose items changed; refuse, or set them aside. Raises `JobError`, `InputError`."""
+        self._begin = begin
         index = self._index
         if not index.results or self._on_change == "keep" or self.reader.is_stream:
             index.prepare(None if self._on_change == "keep" else self._recipe)
@@ -112,8 +115,6 @@ class FromInput:
         row = index.find(entry.key)
         if row:
             index.seen[row] = 1
-        if self._corrected:
-            self._withdraw_corrected(entry)
         if self.is_open(entry):
             return row
         if index.state[row] == RESULT and self._on_change != "keep" and self._changes.is_changed(entry, row):
@@ -127,6 +128,18 @@ class FromInput:
         if state in (PENDING, RESULT):
             return state == PENDING
         return self._on_change != "keep" and self._changes.is_changed(entry, row)
+
+    def conclude(self) -> None:
+        """Let the failures of lines that were no items go, where the input, read to its end, has something else now."""
+        index = self._index
+        unusable = state_of(ErrorKind.INVALID_INPUT.value)
+        if self._on_change == "keep" or not index.seen or unusable not in index.state:
+            return
+        for row, (state, line, key) in enumerate(index.each(), 1):
+            is_gone = state == unusable and not index.seen[row] and line <= self.reader.lines
+            if is_gone and key == digest(f"line:{line}"):
+                self._begin()
+                self._store.withdraw(row, key)
 
     def left_over(self) -> int:
         """Count the records of items that the input did not have."""
@@ -143,13 +156,6 @@ class FromInput:
             before = self._store.manifest().get("made_from")
             job_changes = describe(before if isinstance(before, dict) else None, self._made)
         return refusal(self._job.output, job_changes, items[:_SHOWN], count, self._index.results)
-
-    def _withdraw_corrected(self, entry: Item | Failure) -> None:
-        """Let the failure of a line that was no item go, now that the line is one."""
-        row = self._index.find(key := digest(f"line:{entry.line}"))
-        is_unusable = self._index.state[row] == state_of(ErrorKind.INVALID_INPUT.value)
-        if isinstance(entry, Item) and entry.key != key and is_unusable:
-            self._store.withdraw(row, key)
 
 
 class FromQueue:
@@ -171,6 +177,9 @@ class FromQueue:
     def is_open(self, entry: Item | Failure) -> bool:  # noqa: ARG002 - the same for every one
         """Give False: what is not tried again stays a failure."""
         return False
+
+    def conclude(self) -> None:
+        """Do nothing."""
 
     def left_over(self) -> int:
         """Give 0: the queue is no input that could lack something."""

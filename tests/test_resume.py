@@ -261,6 +261,14 @@ def test_a_line_that_was_no_item_and_is_one_now_leaves_the_queue(bench: Bench) -
     assert bench.verify().code == 0
 
 
+def test_a_line_that_was_no_item_leaves_the_queue_when_a_finished_item_takes_its_place(bench: Bench) -> None:
+    bench.write(*ITEMS[:2], b"{broken", *ITEMS[2:])
+    assert bench.run().code == 3
+    bench.write(*ITEMS)
+    assert (bench.run().code, bench.asked(), bench.failures()) == (0, [], [])
+    assert bench.verify().code == 0
+
+
 def test_repeated_ids_have_one_failure_each_over_all_runs(bench: Bench) -> None:
     again = {"id": "r-1", "text": "重复"}
     bench.write(*ITEMS, again, again)
