@@ -177,7 +177,7 @@ def _item(value: dict[str, Any], raw: bytes, line: int, *, templated: bool) -> I
     item_id = f"line:{line}"
     try:
         if len(value) == len(FAILURE_KEYS) and value.keys() == FAILURE_KEYS:
-            return _requeued(value, line, templated=templated)
+            return requeued(value, line, templated=templated)
         item_id = _id_of(value, line)
         if not templated:
             _check_form(value)
@@ -303,8 +303,8 @@ def _is_requeued(text: bytes) -> bool:
     return isinstance(value, dict) and value.keys() == FAILURE_KEYS
 
 
-def _requeued(record: dict[str, Any], line: int, *, templated: bool) -> Item | Failure:
-    """Take the item out of a line of another run's failure queue; it keeps the id that it had there."""
+def requeued(record: dict[str, Any], line: int, *, templated: bool) -> Item | Failure:
+    """Take the item out of a record of a failure queue; it keeps the id that it had there. Raises `ValueError`."""
     item_id = _id_of(record, line)
     held = record["input"]
     if _is_raw(held) and _was_unusable(record):

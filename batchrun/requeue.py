@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from batchrun.ids import digest
-from batchrun.items import parse_line
+from batchrun.items import requeued
 from batchrun.records import ErrorKind
 
 if TYPE_CHECKING:
@@ -41,20 +39,17 @@ class QueueReader:
 
     is_stream = False
 
-    def __init__(
-        self, store: RunDirectory, kinds: frozenset[str], *, encoding: str, templated: bool, limit: int | None
-    ) -> None:
+    def __init__(self, store: RunDirectory, kinds: frozenset[str], *, templated: bool, limit: int | None) -> None:
         self.rows: dict[bytes, int] = {}
-        self.skipped = 0
         self._index = store.index
         self._kinds = kinds
-        self._encoding = encoding
         self._templated = templated
         self._left = limit
+        self._ahead: dict[int, dict[str, Any]] = {}
         self._lines = self._read(store)
 
     def next_lines(self) -> list[Line]:
-        """Give the next records of the queue; an empty list at the end."""
+        """Give the next records of the queue, by their rows; an empty list at the end."""
         batch: list[Line] = []
         while len(batch) < _BATCH and self._left != 0 and (line := next(self._lines, None)) is not None:
             batch.append(line)
@@ -63,16 +58,16 @@ class QueueReader:
 
     def parse(self, line: Line) -> Item | Failure:
         """Make the item of a record again, with the id and the line that it had."""
-        _, text, _ = line
-        record = orjson.loads(text) if text[:1] == b"{" else {}
-        read = parse_line(text, record.get("line", 0), encoding=self._encoding, templated=self._templated)
-        key = digest(record.get("id", read.id))
-        return replace(read, key=key, crc=self._index.crc(self.rows[key]) or 0)
+        row = line[0]
+        record = self._ahead.pop(row)
+        read = requeued(record, record["line"], templated=self._templated)
+        return replace(read, key=digest(record["id"]), crc=self._index.crc(row) or 0)
 
     def _read(self, store: RunDirectory) -> Iterator[Line]:
-        for number, (line, record, row) in enumerate(store.current_failures(), 1):
+        for line, record, row in store.current_failures():
             kind = str(record["error"].get("kind"))
-            if kind == ErrorKind.DUPLICATE_ID or (self._kinds and kind not in self._kinds):
-                continue
+            if kind == ErrorKind.DUPLICATE_ID or (self._kinds and kind not in self._kinds) or "input" not in record:
+                continue  # a record that is nested too deeply to be read has no input that could be sent
             self.rows[digest(record["id"])] = row
-            yield number, line, len(line)
+            self._ahead[row] = record
+            yield row, line, len(line)

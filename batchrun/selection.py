@@ -164,7 +164,7 @@ class FromQueue:
     def __init__(self, job: Job, store: RunDirectory, kinds: frozenset[str], limit: int | None) -> None:
         self.refusal: str | None = None
         templated = bool(job.prompt and job.prompt.user)
-        self.reader = QueueReader(store, kinds, encoding=job.encoding, templated=templated, limit=limit)
+        self.reader = QueueReader(store, kinds, templated=templated, limit=limit)
         self.skipped = 0
 
     async def prepare(self, begin: Callable[[], None], stopped: Callable[[], bool]) -> None:

@@ -184,6 +184,17 @@ def test_set_refuses_what_it_cannot_set(given: str, bench: Bench) -> None:
     assert (bench.command("retry", "out", "--set", given).code, len(bench.server.calls)) == (2, before)
 
 
+@pytest.mark.parametrize("extra", [b"1e400", b"9" * 30, b"[" * 400 + b"]" * 400])
+def test_whatever_the_refusal_held_its_item_is_tried_again(extra: bytes, bench: Bench) -> None:
+    answers = [http(400, b'{"error":{"message":"no","x":' + extra + b"}}"), ok('{"分": 1}')]
+    bench.server._script = lambda call: [answers[min(call.number, 2) - 1]]
+    bench.prepare({"id": "a", "prompt": "1", "provider": {"body": {}}, "n": 12345678901234567890123})
+    assert bench.run().code == 3
+    assert bench.command("retry", "out").code == 0
+    assert bench.ids("results.jsonl") == ["a"]
+    bench.verified()
+
+
 def test_a_run_made_of_flags_can_be_retried(bench: Bench) -> None:
     flags = ["-i", "in.jsonl", "-o", "elsewhere", "--base-url", bench.server.base_url, "-m", "m-1"]
     assert bench.command("run", *flags).code == 3
