@@ -176,15 +176,16 @@ class _Auditor:
     # --- the input ---
 
     def _read_input(self) -> bool:
-        """Take the input down and compare it with the records; False if it was standard input."""
+        """Take the input down and compare it with the records; False if it was standard input or a pipe."""
         job, audit = self._located.job, self._audit
-        if "-" in job.input:
+        templated = bool(job.prompt and job.prompt.user)
+        reader = ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated)
+        if reader.is_stream:
             audit.remarks.append("the input cannot be read again (standard input): what is pending is not counted")
             return False
-        templated = bool(job.prompt and job.prompt.user)
         changes = self._changes()
         audit.pending = 0
-        for entry in ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated):
+        for entry in reader:
             self._input.add(entry.key, entry.line)
             if self._written[RESULTS].get(entry.key) is not None:
                 self._matched += 1

@@ -19,6 +19,8 @@ from batchrun.records import FAILURE_KEYS, ErrorKind, Failure, Item
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+#: The last key of a record, as records are spelled.
+_LAST_KEY = b',"provider":'
 #: A line that is not blank: its number, its bytes (the first ones, if it is too long), its whole length.
 Line = tuple[int, bytes, int]
 
@@ -158,7 +160,7 @@ def parse_line(text: bytes, line: int, *, encoding: str = "utf-8", templated: bo
         if encoding not in ("utf-8", "utf8") and not _is_requeued(text):
             text = text.decode(encoding).encode()
         raw = text.strip(b" \t\r\n")
-        value = _loads(raw)
+        value = _loads_line(raw)
         if not isinstance(value, dict):
             raise _LineError(f"expected a JSON object, got {_kind(value)}")  # noqa: TRY301
     except UnicodeDecodeError as error:
@@ -188,6 +190,31 @@ def _item(value: dict[str, Any], raw: bytes, line: int, *, templated: bool) -> I
 
 class _LineError(ValueError):
     """What is wrong with a line."""
+
+
+def _loads_line(raw: bytes) -> Any:
+    """Read JSON. Of a record of a failure queue at least what is not the provider's, who may send odd numbers."""
+    try:
+        return _loads(raw)
+    except (ValueError, RecursionError):
+        rest = without_provider(raw)
+        if rest is None:
+            raise
+        return _loads(rest)
+
+
+def without_provider(raw: bytes) -> bytes | None:
+    """Give a record of a failure queue with null for what the provider sent; None if it is no such record."""
+    at = raw.find(_LAST_KEY) if all(b'"%s"' % key.encode() in raw for key in FAILURE_KEYS) else -1
+    while at >= 0:
+        rest = raw[:at] + _LAST_KEY + b"null}"
+        try:
+            orjson.loads(rest)
+        except orjson.JSONDecodeError:  # it is a key inside of the item
+            at = raw.find(_LAST_KEY, at + 1)
+        else:
+            return rest
+    return None
 
 
 def _loads(raw: bytes) -> Any:
@@ -297,7 +324,7 @@ def _is_requeued(text: bytes) -> bool:
     if not all(b'"%s"' % key.encode() in text for key in FAILURE_KEYS):
         return False
     try:
-        value = _loads(text)
+        value = _loads_line(text)
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and value.keys() == FAILURE_KEYS

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchrun.job import Job, JobError, job_from_manifest, load_job
 from batchrun.settings import environment, fill
 from batchrun.store import read_manifest
 from batchrun.store.lock import HOLDER
 from batchrun.store.recovery import FAILURES, RESULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,11 @@ def locate(path: Path, *, to_change: bool = False) -> Located:
 
 def _as_run(job: Job, manifest: dict[str, Any]) -> Located:
     """Fill in what the job takes from the environment; the model that ran, where the environment is silent now."""
-    job = fill(job, environment(job))
+    try:
+        variables: Mapping[str, str] = environment(job)
+    except JobError:  # its env_file is gone: what needs a key will say so, the records can be looked at without
+        variables = os.environ
+    job = fill(job, variables)
     ran = manifest.get("job")
     if job.endpoint.model is None and isinstance(ran, dict):
         job = replace(job, endpoint=replace(job.endpoint, model=ran.get("endpoint", {}).get("model")))

@@ -242,9 +242,10 @@ class _Reparser:
         """Find the items of results that would fail: a failure keeps its item as read."""
         job = self._job
         found: dict[bytes, bytes] = {}
-        if "-" not in job.input:
-            templated = bool(job.prompt and job.prompt.user)
-            for entry in ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated):
+        templated = bool(job.prompt and job.prompt.user)
+        reader = ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated)
+        if not reader.is_stream:
+            for entry in reader:
                 if entry.key in self._failing:
                     found[entry.key] = entry.raw if isinstance(entry, Item) else entry.input
         missing = len(self._failing) - len(found)

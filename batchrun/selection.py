@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from batchrun.changes import Changes, describe, refusal
@@ -96,12 +97,12 @@ class FromInput:
             return
         if not (all_met or nothing_else):
             again = self._new_reader(None)
-            found = await in_thread(lambda: list(self._changes.changed_results(again, stopped)))
-            if found and not stopped():
+            rows, first = await in_thread(lambda: self._changed(again, stopped))
+            if rows and not stopped():
                 if self._on_change == "error":
-                    raise JobError(self._words([entry for _, entry in found], len(found)))
+                    raise JobError(self._words(first, len(rows)))
                 begin()
-                self._store.set_aside(row for row, _ in found)
+                self._store.set_aside(rows)
             if index.confirmed >= WORTH_SAVING:
                 begin()
                 self._store.save_index()
@@ -150,12 +151,22 @@ class FromInput:
         known = self._index if len(self._index) else None
         return ItemReader(self._paths, encoding=self._job.encoding, templated=templated, known=known, limit=limit)
 
+    def _changed(self, reader: ItemReader, stopped: Callable[[], bool]) -> tuple[array[int], list[Item | Failure]]:
+        """Find the results whose items changed: the rows of all, and the first items to be named."""
+        rows = array("I")
+        first: list[Item | Failure] = []
+        for row, entry in self._changes.changed_results(reader, stopped):
+            rows.append(row)
+            if len(first) < _SHOWN:
+                first.append(entry)
+        return rows, first
+
     def _words(self, items: Sequence[Item | Failure], count: int) -> list[str]:
         job_changes = []
         if self._index.recipes() != {self._recipe}:
             before = self._store.manifest().get("made_from")
             job_changes = describe(before if isinstance(before, dict) else None, self._made)
-        return refusal(self._job.output, job_changes, items[:_SHOWN], count, self._index.results)
+        return refusal(self._job.output, job_changes, items, count, self._index.results)
 
 
 class FromQueue:

@@ -177,7 +177,7 @@ def test_set_takes_json_or_else_text(given: str, sent: Any, bench: Bench) -> Non
     assert bench.server.calls[-1].body["x"] == sent
 
 
-@pytest.mark.parametrize("given", ["max_tokens", "=1", "messages=[]", "stream=true"])
+@pytest.mark.parametrize("given", ["max_tokens", "=1", "messages=[]", "stream=true", "x=1e999"])
 def test_set_refuses_what_it_cannot_set(given: str, bench: Bench) -> None:
     bench.run()
     before = len(bench.server.calls)
@@ -190,6 +190,9 @@ def test_whatever_the_refusal_held_its_item_is_tried_again(extra: bytes, bench: 
     bench.server._script = lambda call: [answers[min(call.number, 2) - 1]]
     bench.prepare({"id": "a", "prompt": "1", "provider": {"body": {}}, "n": 12345678901234567890123})
     assert bench.run().code == 3
+    flags = ["--base-url", bench.server.base_url, "-m", "m-1", "--json"]
+    other = bench.command("run", "-i", "out/failures.jsonl", "-o", "other", *flags)
+    assert (other.code, other.json()["counts"]["results"]) == (0, 1)
     assert bench.command("retry", "out").code == 0
     assert bench.ids("results.jsonl") == ["a"]
     bench.verified()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
-from batchrun.cli.console import Console
+from batchrun.cli.console import Console, printable
 from batchrun.cli.options import Parsed, log_options
 from batchrun.records import ErrorKind
 
@@ -28,9 +29,16 @@ class _Param(click.ParamType[Any]):
         if name in ("messages", "stream"):
             self.fail(f"{name} is set by batchrun and cannot be changed", param, ctx)
         try:
-            return name, json.loads(text, parse_constant=_no_constant)
-        except ValueError:
-            return name, text
+            changed = json.loads(text, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            changed = text
+        try:  # it must go into requests and into `run.json`, and come out of both as it went in
+            same = orjson.loads(orjson.dumps((name, changed))) == [name, changed]
+        except TypeError:
+            same = False
+        if not same:
+            self.fail(f"{printable(value)}: JSON cannot hold this value exactly; give another", param, ctx)
+        return name, changed
 
 
 def _no_constant(name: str) -> None:
