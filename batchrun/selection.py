@@ -98,14 +98,14 @@ class FromInput:
         if not (all_met or nothing_else):
             again = self._new_reader(None)
             rows, first = await in_thread(lambda: self._changed(again, stopped))
-            if rows and not stopped():
-                if self._on_change == "error":
-                    raise JobError(self._words(first, len(rows)))
-                begin()
-                self._store.set_aside(rows)
+            if rows and self._on_change == "error" and not stopped():
+                raise JobError(self._words(first, len(rows)))
             if index.confirmed >= WORTH_SAVING:
                 begin()
-                self._store.save_index()
+                self._store.save_index()  # before rows are added to the file: those in memory are what is saved
+            if rows and not stopped():
+                begin()
+                self._store.set_aside(rows)
         index.prepare(self._recipe)
 
     def row_to_replace(self, entry: Item | Failure) -> int | None:

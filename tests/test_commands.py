@@ -161,6 +161,19 @@ def test_a_retry_that_is_killed_loses_nothing_and_the_next_one_ends_it(bench: Be
     assert len(answered) <= 30 + 3 * 3
 
 
+def test_a_queue_that_a_killed_retry_left_is_put_in_order_by_a_run_with_nothing_else_to_do(bench: Bench) -> None:
+    bench.prepare({"id": "long", "prompt": "长1"})
+    bench.run()
+    left = (bench.out / "failures.jsonl").read_bytes()
+    bench.command("retry", "out", "--set", "max_tokens=100")
+    assert bench.ids("failures.jsonl") == []
+    (bench.out / "failures.jsonl").write_bytes(left)
+    (bench.out / "journal").unlink()
+    assert bench.run().code == 0
+    assert (bench.ids("results.jsonl"), bench.ids("failures.jsonl")) == (["long"], [])
+    bench.verified()
+
+
 def test_a_retry_changes_what_a_batch_line_says_itself(bench: Bench) -> None:
     body = {"messages": [{"role": "user", "content": "长3"}], "max_tokens": 7}
     bench.prepare({"custom_id": "b", "method": "POST", "url": "/v1/chat/completions", "body": body})

@@ -221,11 +221,19 @@ class RunDirectory:
         self._dirty.set()
 
     def settle(self) -> None:
-        """Leave the folder in good order: the queue holds what is a failure now, the journal what still counts."""
-        if not self._begun or self._broken:
+        """Leave the folder in good order: the queue holds what is a failure now, the journal what still counts.
+
+        A run that was killed may have left the queue to one that has nothing else to do. Raises `StoreError`.
+        """
+        if self._broken:
             return
+        is_settled = count_lines(self.failures_path) == self.failures
+        if not self._begun:
+            if is_settled:
+                return
+            self.begin(self._recipe, self.manifest())
         self._sync_now(self._files.values())
-        if count_lines(self.failures_path) != self.failures:
+        if not is_settled:
             index = Index(self.path / INDEX, self._files[INDEX].extent)
             size = self._files[FAILURES].extent.size
             current = (line for line, _, _ in current_failures(self.failures_path, index, size))
@@ -310,8 +318,8 @@ class RunDirectory:
         for row in rows:
             chosen[row] = 1
         outdated = self.path / OUTDATED
-        size = outdated.stat().st_size if outdated.exists() else 0
-        aside = GrowingFile(outdated, Extent(size))
+        size = sum(len(line) for line, _ in read_lines(outdated) if line.endswith(b"\n"))
+        aside = GrowingFile(outdated, Extent(size))  # without a last line that a crash tore
         try:
             lines = self._kept_results(chosen, aside)
             extent = write_file(self.path / (RESULTS + NEW), lines)
