@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from batchrun.endpoint.adapt import Adapter
+from batchrun.endpoint.target import target_of
 from batchrun.items import ItemReader
 from batchrun.lines import expand_inputs
 from batchrun.output import Schema
@@ -32,6 +34,7 @@ class DryRun:
     estimated_prompt_tokens: float = 0.0
     failures_by_kind: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def failures(self) -> int:
@@ -57,13 +60,15 @@ class DryRun:
             "request_bytes": self.bytes,
             "estimated_prompt_tokens": round(self.estimated_prompt_tokens),
             "problems": self.problems,
+            "warnings": self.warnings,
         }
 
 
 def dry_run(job: Job, limit: int | None = None) -> DryRun:
     """Read and render every item of a job. Raises `JobError` or `InputError`; the key is not needed."""
     schema = Schema.load(job.structured.schema) if job.structured.schema else None
-    builder = RequestBuilder(job, schema.text if schema else None)
+    adapter = Adapter(target_of(job).dialect, change=job.endpoint.drop_unsupported)
+    builder = RequestBuilder(job, schema.text if schema else None, adapt=adapter)
     templated = bool(job.prompt and job.prompt.user)
     reader = ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated)
     found = DryRun()
@@ -82,4 +87,5 @@ def dry_run(job: Job, limit: int | None = None) -> DryRun:
             characters = len(made.body.decode())
             wide = (len(made.body) - characters) / 2  # three bytes a Chinese character in UTF-8
             found.estimated_prompt_tokens += wide * _TOKENS_PER_WIDE + (characters - wide) * _TOKENS_PER_OTHER
+    found.warnings = list(adapter.warnings.values())
     return found

@@ -28,6 +28,9 @@ if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 PLACEHOLDER_MODEL = "YOUR_MODEL_ID"
+#: Seconds that count where a job names none; a batch lane has times of its own.
+ATTEMPT_TIMEOUT_S = 600.0
+ITEM_TIMEOUT_S = 3600.0
 
 
 class JobError(Exception):
@@ -82,11 +85,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how long an item is tried; times in seconds."""
+    """How often and how long an item is tried; times in seconds.
+
+    `attempt_timeout` is for one whole attempt, `idle_timeout` for a pause in an answer that has begun. Where the first
+    and `item_timeout` are not set they are 10 minutes and an hour, in a batch lane what the lane takes.
+    """
 
     max_attempts: int = 6
-    attempt_timeout: float = 600.0
-    item_timeout: float = 3600.0
+    attempt_timeout: float | None = None
+    idle_timeout: float = 180.0
+    item_timeout: float | None = None
     wait_initial: float = 1.0
     wait_max: float = 60.0
 
@@ -208,6 +216,7 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
         {
             "max_attempts": expect.whole(1),
             "attempt_timeout": expect.duration,
+            "idle_timeout": expect.duration,
             "item_timeout": expect.duration,
             "wait_initial": expect.duration,
             "wait_max": expect.duration,
@@ -375,6 +384,8 @@ class _Reader:
         """Expand {date} and {time}, and make paths relative to the job file."""
         if "input" in values:
             values["input"] = tuple(one if one == "-" else str(self._place(one)) for one in values["input"])
+        if str(values.get("endpoint", {}).get("dialect", "")).endswith(".toml"):
+            values["endpoint"]["dialect"] = str(self._place(values["endpoint"]["dialect"]))
         for section, key in (
             (None, "output"),
             (None, "env_file"),
@@ -483,7 +494,7 @@ def _impossible(job: Job) -> list[_Problem]:
         "structured.schema": job.structured.schema,
     }  # fmt: skip
     problems += [(key, f"{key}: holds bytes that are not UTF-8") for key, text in texts.items() if not _is_utf8(text)]
-    reserved = {"messages", "stream"} & set(job.params)
+    reserved = {"messages", "stream", "stream_options"} & set(job.params)
     problems += [(f"params.{key}", f"params.{key}: set by batchrun, remove it") for key in sorted(reserved)]
     return problems
 
@@ -527,10 +538,6 @@ def _usable_encoding(name: str) -> bool:
 def _unavailable(job: Job) -> list[_Problem]:
     """Name what a job may ask for and this version does not do yet, so that nobody relies on it."""
     wanted = {
-        "endpoint.dialect": ('endpoint.dialect other than "auto"', job.endpoint.dialect != "auto"),
-        "endpoint.stream": ("endpoint.stream = true", job.endpoint.stream is True),
-        "endpoint.lane": ('endpoint.lane = "batch"', job.endpoint.lane != "standard"),
-        "endpoint.drop_unsupported": ("endpoint.drop_unsupported = true", job.endpoint.drop_unsupported),
         "structured.mode": ('structured.mode = "tool"', job.structured.mode == "tool"),
         "limits.tokens_per_minute": (
             "limits.tokens_per_minute (--tpm)", job.limits.tokens_per_minute is not None,
@@ -555,7 +562,9 @@ def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
         made = {name: kind(**value[name]) for name, (kind, _) in _SECTIONS.items() if value.get(name) is not None}
         endpoint, structured, budget = made["endpoint"], made["structured"], made["budget"]
         share = budget.max_failures
-        made["endpoint"] = dataclasses.replace(endpoint, api_key_file=path(endpoint.api_key_file))
+        own_dialect = str(folder / endpoint.dialect) if endpoint.dialect.endswith(".toml") else endpoint.dialect
+        key_file = path(endpoint.api_key_file)
+        made["endpoint"] = dataclasses.replace(endpoint, api_key_file=key_file, dialect=own_dialect)
         made["structured"] = dataclasses.replace(structured, schema=path(structured.schema))
         made["budget"] = dataclasses.replace(budget, max_failures=share and expect.max_failures(share))
         job = Job(

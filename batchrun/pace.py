@@ -20,6 +20,7 @@ class Pacer:
         self.concurrency = concurrency
         self._now = asyncio.get_running_loop().time
         self._slots = asyncio.Semaphore(concurrency)
+        self._surplus = 0
         self._interval_s = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._next_at = 0.0
         self._paused_until = 0.0
@@ -33,12 +34,23 @@ class Pacer:
         try:
             await self._moment()
         except BaseException:
-            self._slots.release()
+            self.release()
             raise
 
     def release(self) -> None:
         """Give the slot back: the attempt is over, however it ended."""
-        self._slots.release()
+        if self._surplus:
+            self._surplus -= 1
+        else:
+            self._slots.release()
+
+    def lower(self, concurrency: int) -> bool:
+        """Let no more than this many go at a time from now on; tell whether that is less than before."""
+        if not 1 <= concurrency < self.concurrency:
+            return False
+        self._surplus += self.concurrency - concurrency
+        self.concurrency = concurrency
+        return True
 
     def pause(self, seconds: float) -> None:
         """Let nobody go for this long: the endpoint said so."""

@@ -38,9 +38,17 @@ REASK_INSTRUCTION = "上面的输出不能使用：{reason}\n请重新输出，�
 class RequestBuilder:
     """Makes the request of each item of a job. Raises `JobError` for a template that cannot be compiled."""
 
-    def __init__(self, job: Job, schema: bytes | None, overrides: Mapping[str, Any] | None = None) -> None:
-        """`schema` is the JSON text of the job's schema, if it has one; `overrides` win over job and item."""
+    def __init__(
+        self, job: Job, schema: bytes | None, overrides: Mapping[str, Any] | None = None,
+        adapt: Callable[[dict[str, Any]], tuple[bool, bool]] | None = None,
+    ) -> None:  # fmt: skip
+        """`schema` is the JSON text of the job's schema, if it has one; `overrides` win over job and item.
+
+        `adapt` fits a body to the endpoint in place, and tells whether it did and whether the answer is better
+        streamed. Fingerprints are of what was asked for, before it.
+        """
         self._overrides = overrides or {}
+        self._adapt = adapt
         prompt = job.prompt
         self._user = _Template("prompt.user", prompt.user, job) if prompt and prompt.user else None
         self._system = _Template("prompt.system", prompt.system, job) if prompt and prompt.system else None
@@ -75,15 +83,14 @@ class RequestBuilder:
         return self._request(body)
 
     def _request(self, body: dict[str, Any]) -> Request:
-        try:
-            text = orjson.dumps(body)
-        except TypeError:  # whole numbers over 64 bits and deep nesting, which the fast writer refuses
-            try:
-                text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-            except UnicodeEncodeError as error:  # a template made half a character
-                raise _PromptError(f"the request holds a lone surrogate, {error.object[error.start]!a}") from error
+        text = _dump(body)
         hashed = blake2b(text, digest_size=16, key=self._salt)
-        return Request(text, hashed.hexdigest(), body["messages"])
+        request = Request(text, hashed.hexdigest(), body["messages"], str(body["model"]))
+        if self._adapt is not None:
+            changed, request.stream = self._adapt(body)
+            if changed:
+                request.body = _dump(body)
+        return request
 
     def _body(self, item: Item) -> dict[str, Any]:
         # `parse_line` takes an item for a Batch line only where it has no prompt and no messages of its own.
@@ -95,7 +102,7 @@ class RequestBuilder:
             raise _PromptError("no model: set endpoint.model in the job, give -m ID, or set OPENAI_MODEL")
         body = {"model": model, "messages": messages, **self._params}
         if own:
-            body |= _without(own, "model", "messages", "stream")
+            body |= _without(own, "model", "messages", "stream", "stream_options")
         return {**body, **self._overrides} if self._overrides else body
 
     def _messages(self, item: Item, own: Mapping[str, Any]) -> list[Any]:
@@ -167,6 +174,16 @@ def _with_schema(messages: list[Any], instruction: str) -> list[Any]:
     if first.get("role") == "system" and isinstance(first.get("content"), str):
         return [{**first, "content": f"{first['content']}\n\n{instruction}"}, *messages[1:]]
     return [{"role": "system", "content": instruction}, *messages]
+
+
+def _dump(body: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # whole numbers over 64 bits and deep nesting, which the fast writer refuses
+        try:
+            return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError as error:  # a template made half a character
+            raise _PromptError(f"the request holds a lone surrogate, {error.object[error.start]!a}") from error
 
 
 def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -37,6 +37,17 @@ class ErrorKind(StrEnum):
     QUOTA = "quota"
     MODEL_NOT_FOUND = "model_not_found"
     NOT_AN_API = "not_an_api"
+
+
+class RateCause(StrEnum):
+    """What was too much where an endpoint says that it was too much."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    CONCURRENCY = "concurrency"
+    BURST = "burst"
+    DAILY = "daily"
+    OVERLOAD = "overload"
 
 
 #: Kinds that another attempt may cure.
@@ -151,11 +162,16 @@ class Item:
 
 @dataclass(slots=True)
 class Request:
-    """The HTTP body for an item, and the fingerprint (hex) of all that a result is made from."""
+    """The HTTP body for an item, and the fingerprint (hex) of all that a result is made from.
+
+    `stream` tells whether its answer is better streamed, if nothing else decides that; the body does not say it.
+    """
 
     body: bytes
     fingerprint: str
     messages: list[Any]
+    model: str = ""
+    stream: bool = False
 
 
 @dataclass(slots=True)
@@ -188,7 +204,15 @@ class EndpointError(Exception):
     """One attempt ended without a usable answer.
 
     `retry_after_s` is what the server asked for, already bounded; `usage` what the answer cost, if it said so.
+    Set where the dialect knows: `cause` is what was too much and `limit` how much is allowed; the item is given up
+    after `attempts` attempts in all, as `then` if that is set; `remedy` is the transport that would do better.
     """
+
+    cause: RateCause | None = None
+    limit: int | None = None
+    attempts: int | None = None
+    then: ErrorKind | None = None
+    remedy: Literal["stream", "no_stream"] | None = None
 
     def __init__(
         self,

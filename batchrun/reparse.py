@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchrun.endpoint.answers import understand
-from batchrun.endpoint.errors import load_rules
+from batchrun.endpoint.dialect import choose
 from batchrun.items import ItemReader, parse_line
 from batchrun.job import JobError, as_plain
 from batchrun.lines import expand_inputs
@@ -85,7 +85,8 @@ class _Reparser:
         schema = Schema.load(self._job.structured.schema) if self._job.structured.schema else None
         text = schema.text if schema else None
         self._judge = Judge(schema, effective_mode(self._job))
-        self._rules = load_rules()
+        endpoint = self._job.endpoint
+        self._dialect = choose(endpoint.dialect, endpoint.base_url, endpoint.simulate)
         self._made = made_from(self._job, text)
         self._recipe = recipe_of(self._made)
         self._accepted = list(self._manifest.get("accepted") or [])
@@ -161,7 +162,7 @@ class _Reparser:
         if provider is None or provider.status // 100 != 2:
             return None
         try:
-            response = understand(provider.status, provider.headers, provider.body, self._rules)
+            response = understand(provider.status, provider.headers, provider.body, self._dialect)
         except EndpointError as error:
             return error
         response.provider = provider

@@ -10,6 +10,7 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
+from batchrun.job import ITEM_TIMEOUT_S
 from batchrun.records import TRANSIENT_KINDS, EndpointError, ErrorKind
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Retries:
 
     def worthwhile(self, error: EndpointError, attempt: int) -> bool:
         """Tell whether another attempt may succeed after the given attempt (counted from 1) ended in `error`."""
-        if attempt >= self._settings.max_attempts:
+        if attempt >= min(self._settings.max_attempts, error.attempts or attempt + 1):
             return False
         if error.kind is ErrorKind.EMPTY_OUTPUT:
             return attempt < _EMPTY_OUTPUT_ATTEMPTS
@@ -75,7 +76,7 @@ class Retries:
         retrying = AsyncRetrying(
             retry=_Worthwhile(self),
             wait=_Wait(self),
-            stop=_TooLate(started_at + self._settings.item_timeout),
+            stop=_TooLate(started_at + (self._settings.item_timeout or ITEM_TIMEOUT_S)),
             sleep=self._sleep,
             before_sleep=lambda state: waiting(state.upcoming_sleep, _error_of(state)),
             reraise=True,

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
+from batchrun.endpoint.adapt import Adapter
 from batchrun.endpoint.client import Client
+from batchrun.endpoint.target import target_of
 from batchrun.expect import Percent
 from batchrun.feed import Feed, in_thread
 from batchrun.items import ItemReader
@@ -25,6 +27,7 @@ from batchrun.records import (
     ErrorKind,
     Failure,
     Item,
+    RateCause,
     Request,
     Response,
     Result,
@@ -89,7 +92,9 @@ class Runner:
         retry: RetryPlan | None = None, rng: random.Random | None = None,
     ) -> None:  # fmt: skip
         variables = environment(job)
-        self.job = job = resolve(job, variables)
+        job = resolve(job, variables)
+        self._target = target_of(job)
+        self.job = job = replace(job, retry=self._target.retry)
         self._key = read_key(job.endpoint, variables)
         self._observer = observer
         self._limit = limit
@@ -98,9 +103,12 @@ class Runner:
         schema = self._schema.text if self._schema else None
         self._on_change: OnChange = on_change
         self._retry = retry
+        #: Fits requests to the endpoint's dialect.
+        self._adapter = Adapter(self._target.dialect, change=job.endpoint.drop_unsupported)
         #: Makes the requests by which items are compared: those of the job as it stands.
-        self._own_builder = RequestBuilder(job, schema)
-        self._builder = RequestBuilder(job, schema, retry.changed) if retry and retry.changed else self._own_builder
+        self._own_builder = RequestBuilder(job, schema, adapt=self._adapter)
+        changed = retry.changed if retry else None
+        self._builder = RequestBuilder(job, schema, changed, self._adapter) if changed else self._own_builder
         self._made = made_from(job, schema)
         self._recipe = recipe_of(self._made)
         self._judge = Judge(self._schema, effective_mode(job))
@@ -116,6 +124,7 @@ class Runner:
         self._feed: Feed | None = None
         self._begun = self._simulated = self._aborted = False
         self._warnings: dict[str, int] = {}
+        self._notes: list[str] = []
         self.total: int | None = None
 
     # --- the whole run ---
@@ -143,9 +152,7 @@ class Runner:
             if self._stop is not None:
                 feed.stop()
             base_url = await self._base_url(stack)
-            self._client = await stack.enter_async_context(
-                Client(base_url, self._key, attempt_timeout_s=self.job.retry.attempt_timeout)
-            )
+            self._client = await stack.enter_async_context(Client(base_url, self._key, self._target, self._learned))
             stack.push_async_callback(feed.close)
             deadline = self.job.budget.deadline
             if deadline is not None:
@@ -328,18 +335,32 @@ class Runner:
             work.attempts += 1
             work.state = "sent"
             self._tally.attempts += 1
-            response = await self._client.chat(work.request.body, work.key)
+            response = await self._client.chat(work.request, work.key)
         except EndpointError as error:
             self._store.attempt_ended(work.item)
             self._tally.failed_attempts[error.kind.value] += 1
             self._count_usage(work, error.usage)
-            if error.kind is ErrorKind.RATE_LIMITED and error.retry_after_s is not None:
-                self._pause(error.retry_after_s)
+            if error.cause is not None:
+                self._tally.causes[error.cause.value] += 1
+            if error.kind is ErrorKind.RATE_LIMITED:
+                self._slow_down(error)
             raise
         finally:
             self._pacer.release()
         self._count_usage(work, response.usage)
         return response
+
+    def _learned(self, words: str) -> None:
+        """Take note of what the endpoint made the client change."""
+        self._notes.append(words)
+        self._observer.notice("learned", words)
+
+    def _slow_down(self, error: EndpointError) -> None:
+        if error.cause is RateCause.CONCURRENCY and error.limit is not None:
+            if self._pacer.lower(error.limit):
+                self._learned(f"no more than {error.limit} requests at a time from now on: {error.message}")
+        elif error.retry_after_s is not None:
+            self._pause(error.retry_after_s)
 
     def _pause(self, seconds: float) -> None:
         """Hold everybody back as long as the endpoint asked one to wait, but no longer than a window of its limits."""
@@ -380,8 +401,9 @@ class Runner:
 
     def _give_up(self, work: _Work, error: EndpointError) -> bool:
         """Record an item's failure; if the fault is the key's, the account's or the address's, stop the run instead."""
-        if error.kind in RUN_KINDS:
-            self.stop(Stop(StopCause.ENDPOINT, error.message, error.kind))
+        kind = error.then if error.then and error.attempts and work.attempts >= error.attempts else error.kind
+        if kind in RUN_KINDS:
+            self.stop(Stop(StopCause.ENDPOINT, error.message, kind))
         else:
             failure = Failure.of_item(work.item, error, attempts=work.attempts, usage=work.usage)
             self._fail(failure, work.item, work.fingerprint, work.replaces)
@@ -479,6 +501,7 @@ class Runner:
     def _warned(self) -> tuple[str, ...]:
         """Give the warnings of the whole run: those of answers with how often they came, and those of the input."""
         warnings = [f"{warning} ({count} items)" for warning, count in sorted(self._warnings.items())]
+        warnings += [*self._adapter.warnings.values(), *self._notes]
         left_over = self._selection.left_over() if self._stop is None and self._limit is None else 0
         if left_over:
             warnings.append(f"{left_over} records are of items that are not in the input now; they are kept")

@@ -82,6 +82,7 @@ class Tally:
     retries: int = 0
     reasks: int = 0
     failed_attempts: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
     usage: Usage = field(default_factory=Usage)
 
 
@@ -155,6 +156,7 @@ class Summary:
                 "retries": self.tally.retries,
                 "reasks": self.tally.reasks,
                 "failed_attempts_by_kind": dict(sorted(self.tally.failed_attempts.items())),
+                "rate_limited_by_cause": dict(sorted(self.tally.causes.items())),
             },
             "interrupted_calls": {
                 "found": self.interrupted,

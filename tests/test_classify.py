@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 from scripted import completion
 
 from batchrun.endpoint.answers import kept_headers, understand
-from batchrun.endpoint.errors import load_rules
+from batchrun.endpoint.dialect import unknown
 from batchrun.records import EndpointError, Provider, Response
 
-RULES = load_rules()
+DIALECT = unknown()
 
 
 def refused(status: int, body: Any, **headers: str) -> EndpointError:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(EndpointError) as caught:
-        understand(status, headers, data, RULES)
+        understand(status, headers, data, DIALECT)
     return caught.value
 
 
 def understood(body: Any, status: int = 200) -> Response:
     data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    return understand(status, {}, data, RULES)
+    return understand(status, {}, data, DIALECT)
 
 
 def error(message: str = "", **more: Any) -> dict[str, Any]:
@@ -271,6 +271,8 @@ def test_retry_after_is_kept_on_the_error() -> None:
         (with_message(content=None, tool_calls=[]), "empty_output"),
         (with_message(content="", reasoning_content="all of it is in here"), "empty_output"),
         (with_message(content="<think>only thoughts</think>"), "empty_output"),
+        (with_message(content="<think>never closed"), "empty_output"),
+        (with_message(content="\u200b\ufeff\n"), "empty_output"),
         (with_message("unheard_of", content=""), "empty_output"),
     ],
 )
@@ -296,7 +298,11 @@ def test_an_answer_that_is_no_output_has_its_kind(body: dict[str, Any], kind: st
         ({"content": "x", "reasoning": {"a": 1}}, "x", None),
         ({"content": "<think>\nwhy\n</think>\n\nx"}, "x", "why"),
         ({"content": "x <think>y</think>"}, "x <think>y</think>", None),
-        ({"content": "<think>never closed"}, "<think>never closed", None),
+        ({"content": "why\n</think>\n\nx"}, "x", "why"),
+        ({"content": "x", "reasoning": "why", "reasoning_content": None}, "x", "why"),
+        ({"content": "</think>x", "reasoning": "why"}, "</think>x", "why"),
+        ({"content": "x", "reasoning_details": [{"type": "reasoning.text", "text": "why"}, 3]}, "x", "why"),
+        ({"content": [{"type": "thinking", "thinking": "why"}, {"type": "text", "text": "x"}]}, "x", "why"),
         ({"content": None, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}, None, None),
         ({"content": "x", "refusal": None}, "x", None),
         ({"content": "a\u2028b\u0085c\x00d\r\n"}, "a\u2028b\u0085c\x00d\r\n", None),
@@ -454,7 +460,7 @@ JSON = st.recursive(
 
 def provider_of(status: int, body: bytes) -> Provider | None:
     try:
-        return understand(status, {}, body, RULES).provider
+        return understand(status, {}, body, DIALECT).provider
     except EndpointError as found:
         orjson.dumps([found.kind, found.message, found.code, found.usage and found.usage.as_record()])
         return found.provider
@@ -479,7 +485,7 @@ def test_any_bytes_are_an_answer_or_an_endpoint_error(status: int, body: bytes) 
         check_any(status, body)
     else:  # longer integers than Python's parser reads
         with pytest.raises(EndpointError):
-            understand(status, {}, body, RULES)
+            understand(status, {}, body, DIALECT)
 
 
 @given(st.sampled_from([200, 400, 500]), JSON, st.booleans())

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.endpoint.answers import kept_headers
-from batchrun.endpoint.waits import MAX_WAIT_S, retry_after
+from batchrun.endpoint.dialect import unknown
+from batchrun.endpoint.waits import MAX_WAIT_S, asked_wait
 
+WAITS = unknown().wait
 NOW = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
 
 
@@ -52,30 +54,30 @@ def http_date(seconds: float) -> str:
     ],
 )  # fmt: skip
 def test_the_wait_that_the_headers_ask_for(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers, NOW) == seconds
+    assert asked_wait(headers, "", WAITS, NOW) == seconds
 
 
 def test_a_date_counts_from_the_servers_own_clock_when_it_sent_its_date() -> None:
     # Both dates are long past here; by the server's clock there are twenty seconds between them.
     headers = {"retry-after": http_date(20 - 1e8), "date": http_date(-1e8)}
-    assert retry_after(headers) == 20.0
+    assert asked_wait(headers, "", WAITS) == 20.0
 
 
 def test_a_date_without_the_servers_date_counts_from_now() -> None:
     until = datetime.now(UTC) + timedelta(seconds=100)
-    wait = retry_after({"retry-after": format_datetime(until, usegmt=True)})
+    wait = asked_wait({"retry-after": format_datetime(until, usegmt=True)}, "", WAITS)
     assert wait is not None
     assert 90 < wait <= 100
 
 
 def test_the_headers_that_a_record_keeps_hold_what_a_date_counts_from() -> None:
     kept = kept_headers({"Retry-After": http_date(20 - 1e8), "Date": http_date(-1e8), "Set-Cookie": "a=b"})
-    assert retry_after(kept) == 20.0
+    assert asked_wait(kept, "", WAITS) == 20.0
     assert "set-cookie" not in kept
     assert "date" not in kept_headers({"Date": http_date(0), "X-A": "1"})
 
 
 @given(st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "date"]), st.text(max_size=40)))
 def test_no_header_makes_it_fail_or_gives_a_wait_that_is_none(headers: dict[str, str]) -> None:
-    wait = retry_after(headers)
+    wait = asked_wait(headers, "", WAITS)
     assert wait is None or 0 < wait <= MAX_WAIT_S

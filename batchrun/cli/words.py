@@ -98,6 +98,7 @@ def rehearsal(report: DryRun) -> list[str]:
     if report.failures_by_kind:
         lines.append("failures  " + ", ".join(f"{count:,} {kind}" for kind, count in report.failures_by_kind.items()))
     lines += [f"          {printable(problem)}" for problem in report.problems]
+    lines += [f"warning   {printable(warning)}" for warning in report.warnings]
     if report.ready:
         lines.append(
             f"requests  {report.bytes / 1e6:.2f} MB, about {amount(report.estimated_prompt_tokens)} tokens in "

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrun.endpoint.errors import Rules, classify, describe
+from batchrun.endpoint.errors import classify, describe
+from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.records import EndpointError, ErrorKind, Provider, Response, Usage
 
-#: Reasons to finish that mean trouble on the provider's side (DeepSeek, Zhipu, OpenRouter): another attempt may do.
-_TROUBLE = {
-    "insufficient_system_resource": ErrorKind.SERVER_ERROR,
-    "aborted": ErrorKind.SERVER_ERROR,
-    "network_error": ErrorKind.SERVER_ERROR,
-    "error": ErrorKind.SERVER_ERROR,
-    "content_filter": ErrorKind.CONTENT_FILTER,
-    "sensitive": ErrorKind.CONTENT_FILTER,
-    "length": ErrorKind.TRUNCATED,
-    "model_context_window_exceeded": ErrorKind.TRUNCATED,
-}
-_FINE = ("stop", "tool_calls", "function_call", "stop_sequence", "end_turn", "eos")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchrun.endpoint.dialect import Dialect
+
 #: More tokens than this are no count; numbers over 64 bits could not even be written down.
 _MAX_COUNT = 10**15
 _THINK = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
+_THOUGHT = re.compile(r"\A(.*?)</think>\s*", re.DOTALL)
+#: The marks with which models call tools, in an answer that should have had them as `tool_calls` (DeepSeek: full-width
+#: bars, https://github.com/sgl-project/sglang/pull/17320; Qwen; Kimi).
+_TOOL_MARKUP = re.compile(r"<｜(?:tool▁|DSML｜)|<tool_call>\s*\{|<\|tool_calls?_(?:section_)?begin\|>")
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 #: Escapes in JSON text: a pair of surrogates, a lone one (the only group), any other.
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
@@ -56,15 +55,88 @@ def _readable(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def understand(status: int, headers: dict[str, str], body: bytes, rules: Rules) -> Response:
+def understand(status: int, headers: dict[str, str], body: bytes, dialect: Dialect) -> Response:
     """Make the response of an answer. Raises `EndpointError` with its kind, the body kept as received."""
-    body = body.strip(b" \t\r\n\x00").removeprefix(b"\xef\xbb\xbf")
+    body = body.strip(b" \t\r\n\x00").removeprefix(b"\xef\xbb\xbf").lstrip()
+    if body[:1] != b"{" and begins_like_a_stream(body):
+        stream = Stream()
+        stream.feed(body)
+        stream.end()
+        return understand_stream(status, headers, stream, dialect)
     warnings: list[str] = []
     value, kept = _parse(body, warnings)
     provider = Provider(status, headers, kept)
     if status // 100 != 2 or not isinstance(value, dict) or "choices" not in value or _is_error(value):
-        raise _no_answer(provider, value, rules)
-    return _normalise(value, provider, warnings)
+        usage = read_usage(value, dialect) if isinstance(value, dict) else None
+        raise _no_answer(provider, value, dialect, usage)
+    return _normalise(value, provider, warnings, dialect)
+
+
+def understand_stream(
+    status: int,
+    headers: dict[str, str],
+    stream: Stream,
+    dialect: Dialect,
+    scrub: Callable[[bytes], bytes] | None = None,
+) -> Response:
+    """Make the response of a stream that came to its end. Raises `EndpointError` as `understand` does.
+
+    The body of the response, and of the error, is the chat completion that the events make up. `scrub` takes out of
+    it what must not be kept.
+    """
+    warnings: list[str] = []
+    value, kept = _assembled(stream, warnings, scrub)
+    provider = Provider(status, headers, kept)
+    usage = read_usage(value, dialect)
+    if stream.error is not None or status // 100 != 2:
+        raise classify(provider, value, dialect, usage)
+    problem = _cut_off(value, stream, dialect)
+    if problem is not None:
+        raise EndpointError(ErrorKind.INVALID_RESPONSE, f"HTTP {status}: {problem}", provider=provider, usage=usage)
+    return _normalise(value, provider, warnings, dialect)
+
+
+def partial(
+    status: int, headers: dict[str, str], stream: Stream, dialect: Dialect, scrub: Callable[[bytes], bytes]
+) -> tuple[Provider, Usage | None]:
+    """Give what a stream that broke off had said so far."""
+    value, kept = _assembled(stream, [], scrub)
+    return Provider(status, headers, kept), read_usage(value, dialect)
+
+
+def _assembled(
+    stream: Stream, warnings: list[str], scrub: Callable[[bytes], bytes] | None
+) -> tuple[dict[str, Any], bytes]:
+    value = stream.completion()
+    if stream.error is not None and not value["choices"]:
+        value = stream.error  # an error that came as an event is kept as it is
+    kept = _dump(value, warnings)
+    clean = scrub(kept) if scrub else kept
+    if scrub and stream.malformed is not None:
+        stream.malformed = scrub(stream.malformed)
+    return (value, kept) if clean == kept else (json.loads(clean), clean)
+
+
+def _cut_off(value: dict[str, Any], stream: Stream, dialect: Dialect) -> str | None:
+    if stream.malformed is not None:
+        return f"the stream has an event that is no JSON: {stream.malformed[:80].decode('utf-8', 'replace')!r}"
+    if not value["choices"]:
+        return "the stream ended without an answer"
+    if not value["choices"][0]["finish_reason"]:
+        return "the stream ended without finish_reason: the answer is cut off"
+    if dialect.done and not stream.done:
+        return "the stream ended without [DONE]: the answer may be cut off"
+    return None
+
+
+def _dump(value: dict[str, Any], warnings: list[str]) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # whole numbers beyond 64 bits, lone surrogates, deep nesting
+        try:
+            return _without_lone_surrogates(json.dumps(value).encode(), warnings)
+        except RecursionError:
+            return orjson.dumps("nested too deeply to be kept")
 
 
 def _parse(body: bytes, warnings: list[str]) -> tuple[Any, bytes]:
@@ -89,17 +161,21 @@ def _parse_slowly(body: bytes, warnings: list[str]) -> tuple[Any, bytes]:
 
     A lone surrogate is no character and would make the record unreadable to most parsers; it becomes U+FFFD.
     """
-    if body[:5] == b"data:":
-        body = body[5:].strip()
     try:
         value = json.loads(body.decode(), parse_constant=_refuse, parse_int=_tolerant_int)
     except (ValueError, RecursionError):
         return None, orjson.dumps(body.decode("utf-8", "replace"))
-    mended = _ESCAPE.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), body)
+    mended = _without_lone_surrogates(body, warnings)
     if mended != body:
-        warnings.append("lone_surrogate_replaced")
         value = json.loads(mended, parse_int=_tolerant_int)
     return value, mended
+
+
+def _without_lone_surrogates(text: bytes, warnings: list[str]) -> bytes:
+    mended = _ESCAPE.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), text)
+    if mended != text:
+        warnings.append("lone_surrogate_replaced")
+    return mended
 
 
 def _refuse(name: str) -> None:
@@ -115,7 +191,7 @@ def _is_error(value: dict[str, Any]) -> bool:
     return bool(value.get("error")) or (isinstance(base, dict) and base.get("status_code", 0) != 0)
 
 
-def _no_answer(provider: Provider, value: Any, rules: Rules) -> EndpointError:
+def _no_answer(provider: Provider, value: Any, dialect: Dialect, usage: Usage | None) -> EndpointError:
     if provider.status // 100 == 2 and not isinstance(value, dict):
         what = describe(provider.body)
         if what.startswith("a web page"):
@@ -123,12 +199,12 @@ def _no_answer(provider: Provider, value: Any, rules: Rules) -> EndpointError:
             return EndpointError(ErrorKind.NOT_AN_API, message, provider=provider)
         message = f"HTTP {provider.status} without a chat completion: {what}"
         return EndpointError(ErrorKind.INVALID_RESPONSE, message, provider=provider)
-    return classify(provider, value, rules)
+    return classify(provider, value, dialect, usage)
 
 
-def _normalise(value: dict[str, Any], provider: Provider, warnings: list[str]) -> Response:
+def _normalise(value: dict[str, Any], provider: Provider, warnings: list[str], dialect: Dialect) -> Response:
     """Take the first choice's message out of a chat completion; everything else stays in the body."""
-    usage = read_usage(value.get("usage"))
+    usage = read_usage(value, dialect)
     try:
         choice = value["choices"][0]
         message = choice["message"]
@@ -137,13 +213,15 @@ def _normalise(value: dict[str, Any], provider: Provider, warnings: list[str]) -
         words = f"HTTP {provider.status} without choices[0].message"
         raise EndpointError(ErrorKind.INVALID_RESPONSE, words, provider=provider, usage=usage) from None
     finish = choice.get("finish_reason")
-    text, reasoning = _text_and_reasoning(message, content)
-    if finish != "stop" or not text or text.isspace():
-        trouble = _trouble(finish, message, text)
+    text, reasoning = _text_and_reasoning(message, content, dialect)
+    if finish != "stop" or not text or text.isspace() or text[0] in _INVISIBLE:
+        trouble = _trouble(finish, message, text, dialect)
         if trouble is not None:
             raise EndpointError(trouble[0], trouble[1], provider=provider, usage=usage)
-        if finish not in _FINE:
+        if finish not in dialect.finish_kinds:
             warnings.append(f"finish_reason:{str(finish)[:40]}")
+    if "<" in text and _TOOL_MARKUP.search(text):
+        warnings.append("tool_markup")
     if usage is None:
         warnings.append("no_usage")
     model = value.get("model")
@@ -152,49 +230,85 @@ def _normalise(value: dict[str, Any], provider: Provider, warnings: list[str]) -
     return Response(text or None, reasoning, str(finish), model, usage, provider, tuple(warnings))
 
 
-def _trouble(finish: object, message: dict[str, Any], text: str) -> tuple[ErrorKind, str] | None:
+def _trouble(finish: object, message: dict[str, Any], text: str, dialect: Dialect) -> tuple[ErrorKind, str] | None:
     if not isinstance(finish, str) or not finish:
         return ErrorKind.INVALID_RESPONSE, "the answer has no finish_reason: it may be cut off"
-    kind = _TROUBLE.get(finish)
+    kind = dialect.finish_kinds.get(finish)
     if kind is not None:
         return kind, f"the answer ended with finish_reason {finish!r}"
-    if text.strip() or message.get("tool_calls"):
+    if text.strip().strip(_INVISIBLE) or message.get("tool_calls"):
         return None
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         return ErrorKind.CONTENT_FILTER, f"the model refused: {message['refusal'][:200]}"
     return ErrorKind.EMPTY_OUTPUT, "the answer is empty"
 
 
-def _text_and_reasoning(message: dict[str, Any], content: Any) -> tuple[str, str | None]:
+def _text_and_reasoning(message: dict[str, Any], content: Any, dialect: Dialect) -> tuple[str, str | None]:
+    thoughts: list[str] = []
     if isinstance(content, list):  # a list of parts, as some servers send it
-        texts = (part.get("text") for part in content if isinstance(part, dict))
-        content = "".join(text for text in texts if isinstance(text, str))
+        content, thoughts = _join_parts(content)
     text = content if isinstance(content, str) else ""
-    for key in ("reasoning_content", "reasoning"):
+    for key in dialect.reasoning_fields:
         reasoning = message.get(key)
         if reasoning and isinstance(reasoning, str):
             return text, reasoning
-    thought = _THINK.match(text) if "<think>" in text else None
-    return (text[thought.end() :], thought.group(1).strip()) if thought else (text, None)
+    details = message.get("reasoning_details")
+    if details and isinstance(details, list):
+        thoughts += _join_parts(details)[1]
+    if thoughts:
+        return text, "".join(thoughts)
+    return _without_thoughts(text) if "think>" in text else (text, None)
 
 
-def read_usage(value: Any) -> Usage | None:
-    """Read the tokens from a usage object; cached tokens stand in one of three places.
+def _without_thoughts(text: str) -> tuple[str, str | None]:
+    """Take `<think>` off the beginning of a text. An opening tag may be lost; what is not closed is all thought."""
+    found = _THINK.match(text)
+    if found is None and text.find("<think>") < 0:
+        found = _THOUGHT.match(text)
+    if found:
+        return text[found.end() :], found.group(1).strip() or None
+    if text.lstrip().startswith("<think>"):
+        return "", text.lstrip().removeprefix("<think>").strip()
+    return text, None
 
-    `prompt_tokens_details.cached_tokens` (OpenAI, Qwen), `cached_tokens` (Kimi), `prompt_cache_hit_tokens` (DeepSeek).
-    """
+
+def _join_parts(parts: list[Any]) -> tuple[str, list[str]]:
+    """Give the text of a list of parts, and the thoughts among them."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in parts:
+        if isinstance(part, dict):
+            kind = part.get("type")
+            thinks = isinstance(kind, str) and ("thinking" in kind or "reasoning" in kind)
+            for key in ("text", "thinking", "summary"):
+                if isinstance(part.get(key), str):
+                    (thoughts if thinks else texts).append(part[key])
+    return "".join(texts), thoughts
+
+
+def read_usage(body: dict[str, Any], dialect: Dialect) -> Usage | None:
+    """Read the tokens of an answer from where the dialect says that they stand; None if they stand nowhere."""
+    value = body.get("usage")
     if not isinstance(value, dict):
-        return None
-    prompt_details = value.get("prompt_tokens_details")
-    completion_details = value.get("completion_tokens_details")
+        value = next((one for path in dialect.usage_at if isinstance(one := _at(body, path), dict)), None)
+        if value is None:
+            return None
     prompt = _count(value.get("prompt_tokens"))
     completion = _count(value.get("completion_tokens"))
-    cached = _count(prompt_details.get("cached_tokens")) if isinstance(prompt_details, dict) else 0
-    for key in ("cached_tokens", "prompt_cache_hit_tokens"):
-        if not cached and key in value:
-            cached = _count(value[key])
-    reasoning = _count(completion_details.get("reasoning_tokens")) if isinstance(completion_details, dict) else 0
+    cached = next((count for path in dialect.cached_at if (count := _count(_at(value, path)))), 0)
+    reasoning = next((count for path in dialect.reasoning_at if (count := _count(_at(value, path)))), 0)
     return Usage(prompt, completion, _count(value.get("total_tokens")) or prompt + completion, cached, reasoning)
+
+
+def _at(value: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
 
 
 def _count(number: Any) -> int:

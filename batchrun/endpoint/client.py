@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from yarl import URL
 
-from batchrun.endpoint.answers import kept_headers, understand
-from batchrun.endpoint.deadlines import Deadlines
-from batchrun.endpoint.errors import load_rules
+from batchrun.endpoint.answers import kept_headers, partial, understand, understand_stream
+from batchrun.endpoint.deadlines import Deadlines, IdleTimeoutError
+from batchrun.endpoint.streams import Stream, begins_like_a_stream
+from batchrun.endpoint.target import hint
+from batchrun.endpoint.watch import Watch
+from batchrun.job import ATTEMPT_TIMEOUT_S
 from batchrun.records import EndpointError, ErrorKind
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
-    from batchrun.records import Response
+    from batchrun.endpoint.dialect import Dialect
+    from batchrun.endpoint.target import Target
+    from batchrun.records import Request, Response
 
 #: An answer with more bytes than this is cut off and counts as no answer.
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -27,6 +34,10 @@ _CONNECT_TIMEOUT_S = 10.0
 #: Below the shortest keep-alive of common servers (uvicorn's 5 s), so that a closing connection is seldom reused.
 _KEEP_ALIVE_S = 4.5
 _HIDDEN_KEY = "[key]"
+#: After a stream's `[DONE]` its connection has this long to come to the answer's end, or it is closed.
+_LINGER_S = 0.5
+#: So much of an answer's beginning shows whether it is a stream.
+_SNIFFED_BYTES = 64
 #: A shorter key is a placeholder, as local servers want one ("EMPTY", "x"); taking it out would spoil good answers.
 _SHORTEST_SECRET = 6
 
@@ -34,20 +45,30 @@ _SHORTEST_SECRET = 6
 class Client:
     """Sends requests to one endpoint. An async context manager; the session closes with it.
 
-    `attempt_timeout_s` bounds one whole attempt, from its start to the last byte of the answer.
+    `target.retry.attempt_timeout` bounds one whole attempt, from its start to the last byte of the answer,
+    `idle_timeout` the time between two pieces of an answer that has begun. `notice` is told in words when the client
+    changes over to streaming, or back, because the endpoint wants it.
     """
 
-    def __init__(self, base_url: str, key: str | None, *, attempt_timeout_s: float) -> None:
-        self._url = URL(base_url.rstrip("/") + "/chat/completions")
+    def __init__(self, base_url: str, key: str | None, target: Target, notice: Callable[[str], None]) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._url = URL(self._base_url + target.path)
         self._key = key
         self._secret = key.encode() if key and len(key) >= _SHORTEST_SECRET else None
         self._spelled = _spellings(self._secret) if self._secret else None
-        self._timeout_s = attempt_timeout_s
-        self._rules = load_rules()
+        self._dialect = target.dialect
+        self._retry = target.retry
+        self._stream = target.stream
+        #: By model: whether its answers are streamed, as the endpoint wants it, and what it refused.
+        self._learned: dict[str, bool] = {}
+        self._refused: set[tuple[str, bool]] = set()
+        self._stream_suffix = _stream_suffix(target.dialect)
+        self._watch = Watch(target.dialect)
+        self._notice = notice
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._deadlines = Deadlines(self._timeout_s)
+        self._deadlines = Deadlines(self._retry.attempt_timeout or ATTEMPT_TIMEOUT_S, self._retry.idle_timeout)
         headers = {"Content-Type": "application/json", "User-Agent": f"batchrun/{__version__}"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -69,52 +90,142 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def chat(self, body: bytes, idempotency_key: str | None = None) -> Response:
-        """Send one chat completion request and read its whole answer. Raises `EndpointError`."""
+    async def chat(self, request: Request, idempotency_key: str | None = None) -> Response:
+        """Send one chat completion request and read its whole answer. Raises `EndpointError`.
+
+        If the endpoint refuses the way in which the answer was to come, it is asked once more in the other way.
+        """
+        while True:
+            streamed = self._streams(request)
+            try:
+                response = await self._send(request, idempotency_key, streamed=streamed)
+            except EndpointError as error:
+                if self._changes_over(request.model, error, streamed=streamed):
+                    continue
+                words = hint(self._dialect, error, self._base_url, streamed=streamed)
+                if words:
+                    error.message = f"{error.message} ({words})"
+                raise
+            found = self._watch.warnings(request.model, response)
+            if found:
+                response.warnings = (*response.warnings, *found)
+            return response
+
+    def _streams(self, request: Request) -> bool:
+        if self._stream != "auto":
+            return self._stream
+        return self._learned.get(request.model, request.stream)
+
+    def _changes_over(self, model: str, error: EndpointError, *, streamed: bool) -> bool:
+        """Learn how the endpoint wants to answer; tell whether the request is to be sent again at once."""
+        wanted = error.remedy == "stream"
+        if error.remedy is None or self._stream != "auto" or wanted == streamed or (model, wanted) in self._refused:
+            return False
+        self._refused.add((model, streamed))
+        if self._learned.get(model) != wanted:
+            self._learned[model] = wanted
+            how = "are streamed" if wanted else "are not streamed"
+            self._notice(f"answers of {model} {how} from now on, because the endpoint said: {error.message}")
+        # A timeout was an attempt; a refusal cost nothing.
+        return error.kind is ErrorKind.BAD_REQUEST
+
+    async def _send(self, request: Request, idempotency_key: str | None, *, streamed: bool) -> Response:
+        body = request.body[:-1] + self._stream_suffix if streamed else request.body
+        answer = _Answer()
         try:
             self._deadlines.start()
             try:
-                status, headers, answer = await self._exchange(body, idempotency_key)
+                await self._exchange(answer, body, idempotency_key, streamed=streamed)
             except asyncio.CancelledError:
                 self._deadlines.check()
                 raise
             finally:
                 self._deadlines.end()
         except TimeoutError as error:
-            raise EndpointError(ErrorKind.TIMEOUT, self._timeout_message(error)) from error
+            raise self._broken(answer, ErrorKind.TIMEOUT, self._timeout_message(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(ErrorKind.NOT_AN_API, self._words("TLS certificate refused", error)) from error
         except aiohttp.ClientSSLError as error:
             raise EndpointError(ErrorKind.NETWORK, self._words("TLS failed", error)) from error
         except aiohttp.ClientPayloadError as error:
-            raise EndpointError(ErrorKind.NETWORK, self._words("the answer broke off", error)) from error
+            raise self._broken(answer, ErrorKind.NETWORK, self._words("the answer broke off", error)) from error
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-            raise EndpointError(ErrorKind.NETWORK, self._words(type(error).__name__, error)) from error
-        return understand(status, headers, answer, self._rules)
+            raise self._broken(answer, ErrorKind.NETWORK, self._words(type(error).__name__, error)) from error
+        if answer.stream is not None:
+            answer.stream.end()
+            return understand_stream(answer.status, answer.headers, answer.stream, self._dialect, self._scrub)
+        return understand(answer.status, answer.headers, self._scrub(answer.body), self._dialect)
 
-    async def _exchange(self, body: bytes, idempotency_key: str | None) -> tuple[int, dict[str, str], bytes]:
+    async def _exchange(self, answer: _Answer, body: bytes, idempotency_key: str | None, *, streamed: bool) -> None:
         if self._session is None:
             raise RuntimeError("Client is used outside of its context")
         own = {"Idempotency-Key": idempotency_key} if idempotency_key else None
         response = await self._session.post(self._url, data=body, headers=own, allow_redirects=False)
+        answer.status = response.status
+        answer.headers = kept_headers(response.headers)
+        if self._key and self._secret and self._key in "".join(answer.headers.values()):
+            answer.headers = {name: self._hide(value) for name, value in answer.headers.items()}
         try:
-            answer = await _read(response)
+            await self._read(response, answer, streamed=streamed)
         except BaseException:
             response.close()  # an answer that was not read to its end leaves its connection unusable
             raise
-        headers = kept_headers(response.headers)
-        if self._secret and self._spelled:
-            # A provider may echo the key, in an error mostly; it must not reach a file or a message.
-            if self._secret in answer or b"\\u00" in answer or b"\\/" in answer:
-                answer = self._spelled.sub(_HIDDEN_KEY.encode(), answer)
-            if self._key and self._key in "".join(headers.values()):
-                headers = {name: self._hide(value) for name, value in headers.items()}
-        return response.status, headers, answer
+
+    async def _read(self, response: aiohttp.ClientResponse, answer: _Answer, *, streamed: bool) -> None:
+        """Read an answer to its end: as events if it is a stream that was asked for, else as a whole.
+
+        Only content counts as progress: neither blank lines before JSON nor comments between events do.
+        """
+        length = response.content_length
+        plain = length is not None and length <= MAX_BODY_BYTES and "content-encoding" not in response.headers
+        if plain and not streamed:
+            self._deadlines.progress()
+            answer.body = await response.read()
+            return
+        parts: list[bytes] = []
+        size = 0
+        sniffing = streamed
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                message = f"the answer is longer than {MAX_BODY_BYTES} bytes"
+                raise self._broken(answer, ErrorKind.INVALID_RESPONSE, message)
+            if not parts and answer.stream is None and not chunk.strip():
+                continue  # keep-alive
+            data = chunk
+            if answer.stream is None:
+                parts.append(chunk)
+                data = b"".join(parts) if sniffing else b""
+                if sniffing and begins_like_a_stream(data):
+                    answer.stream = Stream()
+                sniffing = sniffing and len(data) < _SNIFFED_BYTES
+            if answer.stream is None or answer.stream.feed(data):
+                self._deadlines.progress()
+            if answer.stream is not None and answer.stream.done:
+                await _read_out(response)
+                return
+        answer.body = b"".join(parts)
+
+    def _broken(self, answer: _Answer, kind: ErrorKind, message: str) -> EndpointError:
+        """Make the error of an answer that broke off; what came of a stream is kept with it."""
+        if answer.stream is None:
+            return EndpointError(kind, message)
+        answer.stream.end()
+        provider, usage = partial(answer.status, answer.headers, answer.stream, self._dialect, self._scrub)
+        return EndpointError(kind, message, provider=provider, usage=usage)
+
+    def _scrub(self, text: bytes) -> bytes:
+        """Take the key out of what a provider sent, which may echo it, in an error mostly."""
+        if self._secret and self._spelled and (self._secret in text or b"\\u00" in text or b"\\/" in text):
+            return self._spelled.sub(_HIDDEN_KEY.encode(), text)
+        return text
 
     def _timeout_message(self, error: TimeoutError) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return f"no connection within {_CONNECT_TIMEOUT_S:g} s"
-        return f"no complete answer within {self._timeout_s:g} s"
+        if isinstance(error, IdleTimeoutError):
+            return f"the answer stood still for {self._retry.idle_timeout:g} s"
+        return f"no complete answer within {self._retry.attempt_timeout:g} s"
 
     def _words(self, what: str, error: Exception) -> str:
         """Describe an exception without its repr, which can hold the request's headers."""
@@ -123,6 +234,33 @@ class Client:
 
     def _hide(self, text: str) -> str:
         return text.replace(self._key, _HIDDEN_KEY) if self._secret and self._key else text
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What has come of an answer so far: its body as a whole, or what its events make up."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    stream: Stream | None = None
+
+
+def _stream_suffix(dialect: Dialect) -> bytes:
+    """Give what ends a request's body, in place of its last brace, to have the answer streamed."""
+    with_usage = not any(row.name == "stream_options" and row.rule == "drop" for row in dialect.parameter)
+    options = b',"stream_options":{"include_usage":true}' if with_usage else b""
+    return b',"stream":true' + options + b"}"
+
+
+async def _read_out(response: aiohttp.ClientResponse) -> None:
+    """Read what is left behind a stream's last event, so that the connection can be used again."""
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while not response.content.at_eof():
+                await response.content.readany()
+    except TimeoutError:
+        response.close()
 
 
 def _spellings(secret: bytes) -> re.Pattern[bytes]:
@@ -145,18 +283,3 @@ class _Connector(aiohttp.TCPConnector):
             if connection.protocol is None or not connection.protocol.should_close:
                 return connection
             connection.close()
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    length = response.content_length
-    if length is not None and length <= MAX_BODY_BYTES and "content-encoding" not in response.headers:
-        return await response.read()
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            message = f"the answer is longer than {MAX_BODY_BYTES} bytes"
-            raise EndpointError(ErrorKind.INVALID_RESPONSE, message)
-        parts.append(chunk)
-    return b"".join(parts)

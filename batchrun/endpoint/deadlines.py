@@ -9,33 +9,48 @@ from typing import Any
 _LATENESS_S = 1.0
 
 
-class Deadlines:
-    """Gives every attempt the same time, in seconds of the event loop's clock. `close` it when no attempt is left."""
+class IdleTimeoutError(TimeoutError):
+    """An answer had begun, and then nothing of it came for too long."""
 
-    def __init__(self, timeout_s: float) -> None:
+
+class Deadlines:
+    """Gives every attempt the same time, in seconds of the event loop's clock. `close` it when no attempt is left.
+
+    `timeout_s` is for a whole attempt; `idle_s` is the longest time between two pieces of an answer's content.
+    """
+
+    def __init__(self, timeout_s: float, idle_s: float) -> None:
         self._timeout_s = timeout_s
-        self._interval_s = min(_LATENESS_S, timeout_s / 20)
+        self._idle_s = idle_s
+        self._interval_s = min(_LATENESS_S, timeout_s / 20, idle_s / 20)
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
         self._running: dict[asyncio.Task[Any] | None, float] = {}
-        self._expired: set[asyncio.Task[Any] | None] = set()
+        self._idle: dict[asyncio.Task[Any] | None, float] = {}
+        self._expired: dict[asyncio.Task[Any] | None, type[TimeoutError]] = {}
         self._timer = self._loop.call_later(self._interval_s, self._sweep)
 
     def start(self) -> None:
         """Start the time of the attempt that the current task makes; when it is over, the task is cancelled."""
         self._running[asyncio.current_task()] = self._now() + self._timeout_s
 
+    def progress(self) -> None:
+        """Take note that the current task's answer came on; keep-alives are no progress."""
+        self._idle[asyncio.current_task()] = self._now() + self._idle_s
+
     def check(self) -> None:
         """Turn a cancellation into `TimeoutError` if it came from here, and from nobody else as well."""
         task = asyncio.current_task()
-        if task in self._expired and task is not None and task.uncancel() == 0:
-            raise TimeoutError
+        expired = self._expired.get(task)
+        if expired is not None and task is not None and task.uncancel() == 0:
+            raise expired
 
     def end(self) -> None:
         """End the time of the current task's attempt."""
         task = asyncio.current_task()
         del self._running[task]
-        self._expired.discard(task)
+        self._idle.pop(task, None)
+        self._expired.pop(task, None)
 
     def close(self) -> None:
         """Stop the clock."""
@@ -43,8 +58,9 @@ class Deadlines:
 
     def _sweep(self) -> None:
         now = self._now()
-        for task, until in self._running.items():
-            if until <= now and task is not None and task not in self._expired:
-                self._expired.add(task)
-                task.cancel()
+        for times, kind in ((self._running, TimeoutError), (self._idle, IdleTimeoutError)):
+            for task, until in times.items():
+                if until <= now and task is not None and task not in self._expired:
+                    self._expired[task] = kind
+                    task.cancel()
         self._timer = self._loop.call_later(self._interval_s, self._sweep)

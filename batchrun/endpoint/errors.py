@@ -1,24 +1,23 @@
-"""Any body that is no answer → an `EndpointError` with a kind from the closed list. The rules are data (dialects/)."""
+"""Any body that is no answer → an `EndpointError` with a kind from the closed list. The rules are a dialect's rows."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrun.endpoint.waits import retry_after
-from batchrun.records import EndpointError, ErrorKind, Provider
+from batchrun.endpoint.dialect import recognise_answer
+from batchrun.endpoint.waits import asked_wait
+from batchrun.records import EndpointError, ErrorKind, Provider, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from batchrun.endpoint.dialect import Dialect, ErrorRow
 
 _MESSAGE_KEYS = ("message", "msg", "detail", "error_msg", "err", "status_msg")
-_CODE_KEYS = ("code", "status_code", "error_code", "type")
+_CODE_KEYS = ("code", "status_code", "error_code", "type", "provider_error_code", "limit_source")
+_NESTED_KEYS = ("error", "base_resp", "header", "response", "metadata", "raw", "data", "detail")
 _MAX_UNPACKED = 3
 _MAX_DEPTH = 12
 _MAX_MESSAGE = 500
@@ -32,83 +31,60 @@ class Signal:
     codes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    kind: ErrorKind
-    statuses: frozenset[int]
-    code: re.Pattern[str] | None
-    message: re.Pattern[str] | None
-
-    def fits(self, status: int, signal: Signal) -> bool:
-        if self.statuses and status not in self.statuses:
-            return False
-        if self.code and not any(self.code.search(code) for code in signal.codes):
-            return False
-        return not self.message or bool(self.message.search(signal.message))
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The decision table of a dialect."""
-
-    rules: tuple[_Rule, ...]
-    statuses: Mapping[str, ErrorKind]
-
-    def kind(self, status: int, signal: Signal) -> ErrorKind:
-        """Decide by the first rule that fits, else by the status."""
-        for rule in self.rules:
-            if rule.fits(status, signal):
-                return rule.kind
-        exact = self.statuses.get(str(status))
-        return exact or self.statuses.get(f"{status // 100}xx", ErrorKind.INVALID_RESPONSE)
-
-
-@cache
-def load_rules(dialect: str = "generic") -> Rules:
-    """Read the rules of a dialect that comes with batchrun."""
-    text = files("batchrun.endpoint").joinpath("dialects", f"{dialect}.toml").read_text("utf-8")
-    table = tomllib.loads(text)
-    rules = tuple(
-        _Rule(
-            ErrorKind(row["kind"]),
-            frozenset([row["status"]] if isinstance(row.get("status"), int) else row.get("status", ())),
-            _pattern(row.get("code")),
-            _pattern(row.get("message")),
-        )
-        for row in table["rule"]
-    )
-    return Rules(rules, {status: ErrorKind(kind) for status, kind in table["statuses"].items()})
-
-
-def _pattern(text: str | None) -> re.Pattern[str] | None:
-    return re.compile(text, re.IGNORECASE) if text is not None else None
-
-
-def classify(provider: Provider, value: Any, rules: Rules) -> EndpointError:
+def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | None = None) -> EndpointError:
     """Make the error of an HTTP answer that is none. `value` is its body, parsed if it was JSON, else None."""
-    signal = read_signal(value)
+    signal = read_signal(value) if value is not None else Signal(plain_text(provider.body))
+    headers = provider.headers
     status = provider.status
     if status // 100 == 2:
         # An error in a 200 says its status, if at all, in its code.
         status = next((int(code) for code in signal.codes if re.fullmatch("[45][0-9][0-9]", code)), status)
-    kind = rules.kind(status, signal)
+    if dialect.guessed:
+        dialect = recognise_answer(headers, value, signal.codes, signal.message) or dialect
+    row = _row(dialect, status, signal, headers)
     message = signal.message or describe(provider.body)
     if provider.status // 100 == 3:
-        where = provider.headers.get("location", "elsewhere")
+        where = headers.get("location", "elsewhere")
         message = f"redirected to {where}; batchrun follows no redirects, put the right address into base_url"
-    return EndpointError(
-        kind,
+    error = EndpointError(
+        row.kind if row else ErrorKind.INVALID_RESPONSE,
         f"HTTP {provider.status}: {message[:_MAX_MESSAGE]}",
         code=next(iter(signal.codes), None),
         provider=provider,
-        retry_after_s=retry_after(provider.headers),
+        usage=usage,
+        retry_after_s=asked_wait(headers, signal.message, dialect.wait),
     )
+    if row is not None:
+        error.cause, error.remedy = row.cause, row.remedy
+        error.attempts, error.then = row.attempts, row.then
+        if error.retry_after_s is None:
+            error.retry_after_s = row.wait_s
+    if error.cause is not None:
+        error.limit = _limit(dialect, error.cause, signal.message)
+    return error
+
+
+def _row(dialect: Dialect, status: int, signal: Signal, headers: dict[str, str]) -> ErrorRow | None:
+    for row in dialect.error:
+        if row.fits(status, signal.codes, signal.message, headers):
+            return row
+    return None
+
+
+def _limit(dialect: Dialect, cause: str, message: str) -> int | None:
+    for row in dialect.limit:
+        found = row.message.search(message) if row.what == cause else None
+        if found and found.group(1).isdecimal():
+            return int(found.group(1)[:9])
+    return None
 
 
 def read_signal(value: Any, unpacked: int = 0, depth: int = 0) -> Signal:
     """Find message and codes in an error body of any shape, unpacking JSON inside strings up to three times."""
     if isinstance(value, str):
         return _read_text(value, unpacked, depth)
+    if isinstance(value, list) and value:
+        value = value[0]  # FastAPI lists what is wrong with a request, in `detail`
     if not isinstance(value, dict) or depth > _MAX_DEPTH:
         return Signal()
     message = ""
@@ -122,8 +98,8 @@ def read_signal(value: Any, unpacked: int = 0, depth: int = 0) -> Signal:
             inner = _read_text(value[key], unpacked, depth)
             message, codes = inner.message, codes + inner.codes
             break
-    for key in ("error", "base_resp", "header", "response", "metadata", "raw", "data"):
-        if key in value and not (key == "response" and message):
+    for key in _NESTED_KEYS:
+        if key in value and not (key in ("response", "detail") and message):
             inner = read_signal(value[key], unpacked, depth + 1)
             # The outer message often says no more than that a provider failed.
             message, codes = (inner.message or message), inner.codes + codes
@@ -138,6 +114,12 @@ def _read_text(text: str, unpacked: int, depth: int) -> Signal:
             return Signal(text)
         return inner if inner.message else Signal(text, inner.codes)
     return Signal(text)
+
+
+def plain_text(body: bytes) -> str:
+    """Give the beginning of a body that is neither JSON nor a web page; `body` holds it as a JSON string."""
+    text = orjson.loads(body) if body[:1] == b'"' else ""
+    return "" if text.lstrip()[:1] == "<" else " ".join(text[:_MAX_MESSAGE].split())
 
 
 def describe(body: bytes) -> str:

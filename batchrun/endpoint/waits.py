@@ -1,4 +1,4 @@
-"""How long the server asked to wait, from the headers of its answer."""
+"""How long the server asked to wait, from the headers and the message of its answer."""
 
 from __future__ import annotations
 
@@ -7,30 +7,57 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from batchrun import expect
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from batchrun.endpoint.dialect import WaitRow
 
 #: No server makes an item wait longer than this in silence.
 MAX_WAIT_S = 300.0
 
 
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Give the seconds to wait that the headers ask for, at most `MAX_WAIT_S`; None if they ask for nothing usable.
+def asked_wait(
+    headers: Mapping[str, str], message: str, rows: Iterable[WaitRow], now: datetime | None = None
+) -> float | None:
+    """Give the seconds to wait that an answer asks for, at most `MAX_WAIT_S`; None if it asks for nothing usable.
 
-    Read are `retry-after-ms` (OpenAI, Azure) and `Retry-After` as seconds or as an HTTP date (RFC 9110, 10.2.3).
-    Zero, negative, past and unreadable values count as nothing: the caller's own back-off applies.
+    Headers of the rows count first, then `Retry-After` as seconds or as an HTTP date (RFC 9110, 10.2.3), then the
+    message. Zero, negative, past and unreadable values count as nothing: the caller's own back-off applies.
     `now` is the wall-clock time against which dates count.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None and milliseconds > 0:
-        return _bounded(milliseconds / 1000)
+    in_message = None
+    for row in rows:
+        if row.header is not None:
+            seconds = _in_unit(headers.get(row.header), row.unit)
+            if seconds is not None and seconds > 0:
+                return _bounded(seconds)
+        elif row.message and in_message is None:
+            found = row.message.search(message)
+            in_message = _in_unit(found.group(1), row.unit) if found else None
+    seconds = _retry_after(headers, now)
+    if seconds is not None and seconds > 0:
+        return _bounded(seconds)
+    return None if in_message is None else _bounded(in_message)
+
+
+def _in_unit(text: str | None, unit: str) -> float | None:
+    if unit == "duration":
+        try:
+            return expect.duration(text)
+        except ValueError:
+            return None
+    number = _number(text)
+    return number if number is None or unit == "s" else number / 1000
+
+
+def _retry_after(headers: Mapping[str, str], now: datetime | None) -> float | None:
     text = headers.get("retry-after")
     if text is None:
         return None
     seconds = _number(text)
-    if seconds is None:
-        seconds = _until(text, headers, now)
-    return None if seconds is None else _bounded(seconds)
+    return _until(text, headers, now) if seconds is None else seconds
 
 
 def _number(text: str | None) -> float | None:

@@ -1,0 +1,286 @@
+"""Server-sent events → one `chat.completion`, as if the answer had come in one piece.
+
+Written for what providers really send: comments, blank lines, events cut anywhere, chunks without choices, choices
+without a finish reason, ids that are empty from the second chunk on, a whole message at the end, an error in the
+middle. Fields that nobody knows stay. Format: https://html.spec.whatwg.org/multipage/server-sent-events.html.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+#: Texts of a delta that are pieces of a whole. Of any other text nobody knows: it is one if its pieces differ.
+_PIECES = ("content", "reasoning_content", "reasoning", "refusal")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+#: How a body begins that is a stream of events.
+_BEGINNING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+
+
+def begins_like_a_stream(body: bytes) -> bool:
+    """Tell whether a body is events: its first line that is not blank has a field's name, or is a comment."""
+    return bool(_BEGINNING.match(body))
+
+
+class Stream:
+    """Puts a stream together. `feed` it the bytes as they come, then `end` it; `completion` is what there is so far.
+
+    `done` tells whether `[DONE]` came, `error` is the event that says an error, `malformed` an event that is no JSON.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self.error: dict[str, Any] | None = None
+        self.malformed: bytes | None = None
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._is_error_event = False
+        self._whole: dict[str, Any] = {}
+        self._choices: dict[int, _Choice] = {}
+        self._progress = False
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes; tell whether there was content in them, which keep-alives and empty deltas are not."""
+        self._progress = False
+        data = self._rest + data
+        # A carriage return at the very end may be half of a line's end.
+        usable = len(data) - 1 if data.endswith(b"\r") else len(data)
+        last = max(data.rfind(b"\n", 0, usable), data.rfind(b"\r", 0, usable)) + 1
+        self._rest = data[last:]
+        if last:
+            for line in _LINE_END.split(data[:last])[:-1]:
+                self._line(line)
+        return self._progress
+
+    def end(self) -> None:
+        """Take what came last, though nothing marks its end."""
+        for line in _LINE_END.split(self._rest):
+            self._line(line)
+        self._rest = b""
+        self._line(b"")
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes of an event wait for its end."""
+        return len(self._rest) + sum(map(len, self._data))
+
+    def completion(self) -> dict[str, Any]:
+        """Give the chat completion that the events make up."""
+        whole = {**self._whole, "object": "chat.completion"}
+        whole["choices"] = [choice.whole() for _, choice in sorted(self._choices.items())]
+        return whole
+
+    def _line(self, line: bytes) -> None:
+        if not line:
+            self._dispatch()
+            return
+        name, _, value = line.partition(b":")
+        name = name.removeprefix(b"\xef\xbb\xbf").strip()
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            # Some servers end an event with one line end only.
+            if self._data and _parse(b"\n".join(self._data)) is not None:
+                self._dispatch()
+            self._data.append(value)
+        elif name == b"event":
+            self._is_error_event = value.strip() == b"error"
+
+    def _dispatch(self) -> None:
+        data, self._data = b"\n".join(self._data).strip(), []
+        is_error, self._is_error_event = self._is_error_event, False
+        if not data:
+            return
+        if data == b"[DONE]":
+            self.done = True
+            return
+        event = _parse(data)
+        if isinstance(event, dict):
+            self._event(event, is_error)
+        elif is_error:
+            self._fail({"error": event if event is not None else data.decode("utf-8", "replace")})
+        elif self.malformed is None:
+            self.malformed = data
+
+    def _event(self, event: dict[str, Any], is_error: bool) -> None:
+        base = event.get("base_resp")
+        says_error = event.get("error") or (isinstance(base, dict) and base.get("status_code", 0) != 0)
+        # DashScope's native protocol and some gateways put code and message at the top.
+        is_bare = "choices" not in event and isinstance(event.get("message"), str) and "code" in event
+        if says_error or is_error or is_bare:
+            self._fail(event)
+        for key, value in event.items():
+            if key == "choices":
+                for place, choice in enumerate(value if isinstance(value, list) else ()):
+                    if isinstance(choice, dict):
+                        self._choice(choice, place)
+            elif not self._whole.get(key) or (value not in (None, "") and key not in ("id", "model")):
+                self._whole[key] = value
+        if isinstance(event.get("usage"), dict):
+            self._progress = True
+
+    def _fail(self, event: dict[str, Any]) -> None:
+        if self.error is None:
+            self.error = event
+
+    def _choice(self, choice: dict[str, Any], place: int) -> None:
+        index = choice.get("index")
+        if type(index) is not int:
+            index = place
+        known = self._choices.get(index)
+        if known is None:
+            known = self._choices[index] = _Choice(index)
+        if known.add(choice):
+            self._progress = True
+
+
+class _Choice:
+    """One choice: the pieces of its message, its tool calls, and what else its chunks say."""
+
+    def __init__(self, index: int) -> None:
+        self._fields: dict[str, Any] = {"index": index, "finish_reason": None}
+        self._message: dict[str, Any] = {"role": "assistant"}
+        self._pieces: dict[str, list[str]] = {}
+        self._calls: list[dict[str, Any]] = []
+        self._arguments: list[list[str]] = []
+        self._places: dict[int, int] = {}
+
+    def add(self, chunk: dict[str, Any]) -> bool:
+        """Take a chunk's choice; tell whether it had content."""
+        progress = False
+        for key, value in chunk.items():
+            if key == "delta":
+                if isinstance(value, dict):
+                    progress = self._delta(value) or progress
+            elif key == "message":
+                if isinstance(value, dict):
+                    progress = self._final(value) or progress
+            elif key == "logprobs":
+                self._logprobs(value)
+            elif key != "index" and (value is not None or key not in self._fields):
+                self._fields[key] = value
+                progress = progress or key == "finish_reason"
+        return progress
+
+    def whole(self) -> dict[str, Any]:
+        """Give the choice as it would have come in one piece."""
+        message = dict(self._message)
+        for key, pieces in self._pieces.items():
+            text = "".join(pieces) if key in _PIECES or len(set(pieces)) > 1 else pieces[0]
+            if text or not isinstance(message.get(key), list):
+                message[key] = text
+        message.setdefault("content", None)
+        if self._calls:
+            message["tool_calls"] = [
+                {**call, "function": {**call["function"], "arguments": "".join(arguments)}}
+                for call, arguments in zip(self._calls, self._arguments, strict=True)
+            ]
+        finish = {key: value for key, value in self._fields.items() if key != "index"}
+        return {"index": self._fields["index"], "message": message, **finish}
+
+    def _delta(self, delta: dict[str, Any]) -> bool:
+        progress = False
+        for key, value in delta.items():
+            if isinstance(value, str) and key != "role":
+                self._pieces.setdefault(key, []).append(value)
+                progress = progress or bool(value)
+            elif key == "tool_calls":
+                for call in value if isinstance(value, list) else ():
+                    if isinstance(call, dict):
+                        self._call(call)
+                        progress = True
+            elif isinstance(value, list):
+                known = self._message.setdefault(key, [])
+                if isinstance(known, list):
+                    _extend(known, value)
+                progress = progress or bool(value)
+            elif not value:
+                self._message.setdefault(key, value)
+            else:
+                self._message[key] = value
+        return progress
+
+    def _final(self, message: dict[str, Any]) -> bool:
+        """Take a whole message, as some servers send in the end: only what the deltas did not say is new."""
+        new = {key: value for key, value in message.items() if key not in self._pieces and key != "tool_calls"}
+        calls = {} if self._calls else {"tool_calls": message.get("tool_calls")}
+        return self._delta({**new, **calls})
+
+    def _call(self, piece: dict[str, Any]) -> None:
+        call, arguments = self._call_at(piece)
+        for key, value in piece.items():
+            if key == "function":
+                continue
+            if value not in (None, "") or key not in call:
+                call[key] = value
+        function = piece.get("function")
+        for key, value in function.items() if isinstance(function, dict) else ():
+            if key == "arguments":
+                arguments.append(value if isinstance(value, str) else "" if value is None else _dump(value).decode())
+            elif value not in (None, "") or key not in call["function"]:
+                call["function"][key] = value
+
+    def _call_at(self, piece: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Find the call that a piece belongs to: by its index, else by its id, else the last one."""
+        index, call_id = piece.get("index"), piece.get("id")
+        if type(index) is int:
+            place = self._places.get(index)
+        elif call_id:
+            place = next((at for at, call in enumerate(self._calls) if call.get("id") == call_id), None)
+        else:
+            place = len(self._calls) - 1 if self._calls else None
+        if place is None:
+            place = len(self._calls)
+            self._calls.append({"function": {}})
+            self._arguments.append([])
+            if type(index) is int:
+                self._places[index] = place
+        return self._calls[place], self._arguments[place]
+
+    def _logprobs(self, value: Any) -> None:
+        known = self._fields.get("logprobs")
+        if isinstance(known, dict) and isinstance(value, dict):
+            for key, more in value.items():
+                if isinstance(known.get(key), list) and isinstance(more, list):
+                    known[key].extend(more)
+                elif more is not None:
+                    known[key] = more
+        elif value is not None or "logprobs" not in self._fields:
+            self._fields["logprobs"] = value
+
+
+def _extend(known: list[Any], more: list[Any]) -> None:
+    """Add parts to a list; a part of the same index and type goes on where the last one ended (OpenRouter)."""
+    for part in more:
+        last = known[-1] if known else None
+        if isinstance(part, dict) and isinstance(last, dict) and _goes_on(last, part):
+            for key, value in part.items():
+                if key in ("text", "summary", "data") and isinstance(last.get(key), str) and isinstance(value, str):
+                    last[key] += value
+                elif value is not None:
+                    last[key] = value
+        else:
+            known.append(dict(part) if isinstance(part, dict) else part)
+
+
+def _goes_on(last: dict[str, Any], part: dict[str, Any]) -> bool:
+    return "index" in part and (part["index"], part.get("type")) == (last.get("index"), last.get("type"))
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(data.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):
+            return None
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
