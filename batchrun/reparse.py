@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: On the record of an item whose output was found again from its stored answer.
 WARNING = "reparsed"
+#: What is stored of these failures may be the beginning of an answer, however whole it looks.
+_BROKEN_OFF = (ErrorKind.TIMEOUT, ErrorKind.NETWORK, ErrorKind.INVALID_RESPONSE)
 
 
 @dataclass(slots=True)
@@ -153,7 +155,7 @@ class _Reparser:
             elif judged is not None and self._differs(record, judged):
                 self._done.changed += 1
         for line, record, key in self._records(self._store.failures_path):
-            if isinstance(self._judged(line, record), _Judged):
+            if record["error"]["kind"] not in _BROKEN_OFF and isinstance(self._judged(line, record), _Judged):
                 self._cured.add(key)
 
     def _judged(self, line: bytes, record: dict[str, Any]) -> _Judged | EndpointError | None:

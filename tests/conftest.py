@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scripted import Scripted
+
+from batchrun import Endpoint, Job, Limits, Retry, Structured, Summary, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -126,3 +130,48 @@ def endpoint() -> Iterator[tuple[str, list[tuple[str | None, bytes]]]]:
         yield f"http://127.0.0.1:{server.server_port}/v1", asked
         server.shutdown()
         thread.join()
+
+
+KEY = "sk-made+up/0123456789-abcdef"
+QUICK = Retry(wait_initial=0.02, wait_max=0.05, attempt_timeout=20.0)
+
+
+@dataclass
+class Ran:
+    summary: Summary
+    results: list[dict[str, Any]]
+    failures: list[dict[str, Any]]
+
+    @property
+    def failed_attempts(self) -> dict[str, int]:
+        return dict(self.summary.tally.failed_attempts)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Scripted]]:
+    with ExitStack() as stack:
+        yield lambda script, **options: stack.enter_context(Scripted(script, **options))
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Run a job of some items against a server, in this process."""
+
+    def call(
+        server: Scripted | str, items: int | list[str] = 1, *, key: str | None = KEY, retry: Retry = QUICK,
+        concurrency: int = 4, rpm: float | None = None, structured: Structured | None = None, **endpoint: Any,
+    ) -> Ran:  # fmt: skip
+        prompts = [f"p{number}" for number in range(items)] if isinstance(items, int) else items
+        path = write_lines(tmp_path / "in.jsonl", *({"id": prompt, "prompt": prompt} for prompt in prompts))
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        if key is not None:
+            monkeypatch.setenv("OPENAI_API_KEY", key)
+        base_url = server if isinstance(server, str) else server.base_url
+        job = Job(
+            (str(path),), tmp_path / "out", endpoint=Endpoint(base_url, **{"model": "m-1", **endpoint}), retry=retry,
+            limits=Limits(concurrency, rpm), structured=structured or Structured(),
+        )  # fmt: skip
+        summary = run(job)
+        return Ran(summary, records(summary.results_path), records(summary.failures_path))
+
+    return call

@@ -6,14 +6,13 @@ import socket
 import ssl
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import measured, records, write_lines
+from conftest import KEY, Ran, measured, records, write_lines
 from scripted import (
     Act,
     Action,
@@ -30,52 +29,9 @@ from scripted import (
     ok,
 )
 
-from batchrun import Endpoint, Job, Limits, Retry, Structured, Summary, run
+from batchrun import Retry, Structured
 
-KEY = "sk-made+up/0123456789-abcdef"
-QUICK = Retry(wait_initial=0.02, wait_max=0.05, attempt_timeout=20.0)
 GOOD = json.dumps(completion()).encode()
-
-
-@dataclass
-class Ran:
-    summary: Summary
-    results: list[dict[str, Any]]
-    failures: list[dict[str, Any]]
-
-    @property
-    def failed_attempts(self) -> dict[str, int]:
-        return dict(self.summary.tally.failed_attempts)
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Scripted]]:
-    with ExitStack() as stack:
-        yield lambda script, **options: stack.enter_context(Scripted(script, **options))
-
-
-@pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
-    """Run a job of some items against a server, in this process."""
-
-    def call(
-        server: Scripted | str, items: int | list[str] = 1, *, key: str | None = KEY, retry: Retry = QUICK,
-        concurrency: int = 4, rpm: float | None = None, structured: Structured | None = None, **endpoint: Any,
-    ) -> Ran:  # fmt: skip
-        prompts = [f"p{number}" for number in range(items)] if isinstance(items, int) else items
-        path = write_lines(tmp_path / "in.jsonl", *({"id": prompt, "prompt": prompt} for prompt in prompts))
-        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-        if key is not None:
-            monkeypatch.setenv("OPENAI_API_KEY", key)
-        base_url = server if isinstance(server, str) else server.base_url
-        job = Job(
-            (str(path),), tmp_path / "out", endpoint=Endpoint(base_url, "m-1", **endpoint), retry=retry,
-            limits=Limits(concurrency, rpm), structured=structured or Structured(),
-        )  # fmt: skip
-        summary = run(job)
-        return Ran(summary, records(summary.results_path), records(summary.failures_path))
-
-    return call
 
 
 def retry(attempts: int = 6, timeout: float = 20.0) -> Retry:

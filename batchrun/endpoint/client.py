@@ -190,7 +190,7 @@ class Client:
             if size > MAX_BODY_BYTES:
                 message = f"the answer is longer than {MAX_BODY_BYTES} bytes"
                 raise self._broken(answer, ErrorKind.INVALID_RESPONSE, message)
-            if not parts and answer.stream is None and not chunk.strip():
+            if answer.stream is None and not parts and not chunk.strip():
                 continue  # keep-alive
             data = chunk
             if answer.stream is None:
@@ -199,7 +199,7 @@ class Client:
                 if sniffing and begins_like_a_stream(data):
                     answer.stream = Stream()
                 sniffing = sniffing and len(data) < _SNIFFED_BYTES
-            if answer.stream is None or answer.stream.feed(data):
+            if chunk.strip() if answer.stream is None else answer.stream.feed(data):
                 self._deadlines.progress()
             if answer.stream is not None and answer.stream.done:
                 await _read_out(response)

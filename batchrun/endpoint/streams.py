@@ -100,7 +100,7 @@ class Stream:
         if isinstance(event, dict):
             self._event(event, is_error)
         elif is_error:
-            self._fail({"error": event if event is not None else data.decode("utf-8", "replace")})
+            self._event({"error": event if event is not None else data.decode("utf-8", "replace")}, is_error)
         elif self.malformed is None:
             self.malformed = data
 
