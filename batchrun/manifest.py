@@ -40,8 +40,10 @@ class Crash:
 class Manifest:
     """Makes the manifest of a run, with what stays of those of earlier runs in the same directory (`before`)."""
 
-    def __init__(self, job: Job, before: dict[str, Any], made: dict[str, Any], retry: RetryPlan | None) -> None:
-        self._job, self._before, self._made, self._retry = job, before, made, retry
+    def __init__(
+        self, job: Job, dialect: str, before: dict[str, Any], made: dict[str, Any], retry: RetryPlan | None
+    ) -> None:
+        self._job, self._dialect, self._before, self._made, self._retry = job, dialect, before, made, retry
         self._started_at = utc_now()
         self.run_id = str(before.get("run_id") or uuid.uuid4())
         #: Other requests whose results count as this job's; see `prompts.accepted_builders`.
@@ -79,6 +81,7 @@ class Manifest:
             "started_at": self._started_at,
             "job_file": str(job.path) if job.path else None,
             "job": as_plain(replace(job, path=None)),
+            "dialect": self._dialect,
             "working_directory": as_plain(Path.cwd()),
             "made_from": self._made,
             "accepted": self.accepted,

@@ -144,7 +144,9 @@ class Runner:
             stack.callback(self._store.close)
             for note in self._store.notes:
                 self._observer.notice("recovered", note)
-            self._manifest = Manifest(self.job, self._store.manifest(), self._made, self._retry)
+            self._manifest = Manifest(
+                self.job, self._target.dialect.name, self._store.manifest(), self._made, self._retry
+            )
             await self._tell_of_crash()
             self._selection = self._select()
             await self._selection.prepare(self._begin, lambda: self._stop is not None)
