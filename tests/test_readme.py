@@ -10,6 +10,7 @@ from pathlib import Path
 from conftest import ROOT, Ended, environment, records
 
 from batchrun.cli import main
+from batchrun.endpoint.dialect import load_file
 from batchrun.job import Job
 from batchrun.records import ErrorKind
 
@@ -33,7 +34,9 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
 
 
 def test_the_job_file_shown_is_valid(tmp_path: Path) -> None:
-    (shown,) = blocks("toml")
+    shown, dialect = blocks("toml")
+    (tmp_path / "gateway.toml").write_text(dialect, "utf-8")
+    assert load_file(tmp_path / "gateway.toml").title == "Our gateway"
     path = tmp_path / "job.toml"
     path.write_text(shown.replace("YOUR_MODEL_ID", "some-model"), "utf-8")
     job = Job.load(path)

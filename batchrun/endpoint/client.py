@@ -255,6 +255,8 @@ def _stream_suffix(dialect: Dialect) -> bytes:
 
 async def _read_out(response: aiohttp.ClientResponse) -> None:
     """Read what is left behind a stream's last event, so that the connection can be used again."""
+    if response.content.at_eof():
+        return
     try:
         async with asyncio.timeout(_LINGER_S):
             while not response.content.at_eof():

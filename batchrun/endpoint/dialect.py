@@ -48,8 +48,12 @@ class ErrorRow:
     remedy: Literal["stream", "no_stream"] | None = None
 
     def fits(self, status: int, codes: tuple[str, ...], message: str, headers: Mapping[str, str]) -> bool:
-        """Tell whether an error answer is what this row is about."""
-        if self.status and status not in self.status and f"{status // 100}xx" not in self.status:
+        """Tell whether an error answer is what this row is about.
+
+        An error that came with a good status says nothing by it: then code and message decide alone.
+        """
+        is_silent = status // 100 == 2 and not self.by_status_alone
+        if self.status and not is_silent and not {status, f"{status // 100}xx"}.intersection(self.status):
             return False
         if self.code and not any(self.code.search(code) for code in codes):
             return False
@@ -143,13 +147,17 @@ class ReasoningRow:
 
 @dataclass(frozen=True, slots=True)
 class RecogniseRow:
-    """How the family shows: by base URL (host and path), or in an error answer by header, key, code or message."""
+    """How the family shows: by base URL (host and path), or in an error answer by header, key, code or message.
+
+    A row that `wins` counts before those of other families: the mark of a gateway on what it passes on.
+    """
 
     base_url: Pattern | None = None
     header: str | None = None
     key: str | None = None
     code: Pattern | None = None
     message: Pattern | None = None
+    wins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +289,10 @@ _TEXT, _FLAG = expect.text, expect.flag
 _TABLES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "recognise": (
         RecogniseRow,
-        {"base_url": _pattern, "header": _header, "key": _TEXT, "code": _pattern, "message": _pattern},
+        {
+            "base_url": _pattern, "header": _header, "key": _TEXT, "code": _pattern, "message": _pattern,
+            "wins": _FLAG,
+        },
     ),
     "base_url": (BaseUrlRow, {"url": _TEXT}),
     "mistake": (MistakeRow, {"kind": _kind, "hint": _TEXT, "base_url": _pattern, "message": _pattern}),
@@ -498,11 +509,16 @@ def recognise(base_url: str) -> str | None:
 
 def recognise_answer(headers: Mapping[str, str], value: object, codes: tuple[str, ...], message: str) -> Dialect | None:
     """Give the family that an error answer shows, by a row of which everything fits; None if it shows none."""
-    for name in names():
-        for row in load(name).recognise:
-            if not row.base_url and _shows(row, headers, value, codes, message):
-                return load(name)
+    for name, row in _marks():
+        if _shows(row, headers, value, codes, message):
+            return load(name)
     return None
+
+
+@cache
+def _marks() -> tuple[tuple[str, RecogniseRow], ...]:
+    rows = [(name, row) for name in names() for row in load(name).recognise if not row.base_url]
+    return tuple(sorted(rows, key=lambda one: not one[1].wins))
 
 
 def _shows(row: RecogniseRow, headers: Mapping[str, str], value: object, codes: tuple[str, ...], message: str) -> bool:

@@ -60,10 +60,11 @@ def target_of(job: Job) -> Target:
 def hint(dialect: Dialect, error: EndpointError, base_url: str, *, streamed: bool) -> str | None:
     """Give the hint that fits an error at this base URL, None if there is none."""
     address = base_url.partition("://")[2]
+    is_documented = base_url in {row.url for row in dialect.base_url}
     for row in dialect.mistake:
         if (
             row.kind == error.kind
-            and not (row.base_url and not row.base_url.search(address))
+            and not (row.base_url and (is_documented or not row.base_url.search(address)))
             and not (row.message and not row.message.search(error.message))
         ):
             return row.hint

@@ -1,6 +1,6 @@
-"""batchrun against a bare aiohttp loop: throughput, latency-bound efficiency, memory, resuming, start-up.
+"""batchrun against a bare aiohttp loop: throughput, streams, latency-bound efficiency, memory, resuming, start-up.
 
-    python tests/bench/bench.py [throughput] [latency] [memory] [resume] [startup] [--items N] [--rounds N]
+    python tests/bench/bench.py [throughput] [stream] [latency] [memory] [resume] [startup] [--items N] [--rounds N]
 
 Server and client are separate processes; each figure is a ratio of two measurements of one run, taken in turn,
 median of the rounds. Without names all are measured. Needs the package installed beside this Python.
@@ -31,9 +31,9 @@ TEXT = "第{number}条评论：物流很快，包装完好，就是价格比上�
 
 
 @contextmanager
-def stub(delay: float = 0.0) -> Iterator[str]:
+def stub(delay: float = 0.0, *, events: bool = False) -> Iterator[str]:
     """Run the stub endpoint in a process of its own; give its base URL."""
-    command = [sys.executable, str(HERE / "stub.py"), "--delay", str(delay)]
+    command = [sys.executable, str(HERE / "stub.py"), "--delay", str(delay), *(["--events"] if events else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -55,17 +55,21 @@ def write_inputs(folder: Path, items: int) -> tuple[Path, Path]:
     return inputs, bodies
 
 
-def run_batchrun(url: str, inputs: Path, output: Path, concurrency: int, *, again: bool = False) -> dict[str, float]:
+def run_batchrun(
+    url: str, inputs: Path, output: Path, concurrency: int, *, again: bool = False, streamed: bool = False
+) -> dict[str, float]:
     """Run the installed command; give its own wall time and the process's, its CPU time and its peak memory.
 
     `again` leaves what is in the run directory.
     """
+    job = output.with_suffix(".toml")
+    job.write_text(f"[endpoint]\nstream = {str(streamed).lower()}\n")
     if not again:
         shutil.rmtree(output, ignore_errors=True)
     report = output.with_suffix(".peak")
     command = [
-        sys.executable, str(HERE.parent / "peak.py"), str(report), "run", "-i", str(inputs), "-o", str(output),
-        "--base-url", url, "-m", "m",
+        sys.executable, str(HERE.parent / "peak.py"), str(report), "run", str(job), "-i", str(inputs),
+        "-o", str(output), "--base-url", url, "-m", "m",
         "--system", SYSTEM, "--prompt", "请分析：{{ text }}", "--concurrency", str(concurrency), "-q", "--json",
     ]  # fmt: skip
     start = time.perf_counter()
@@ -105,6 +109,19 @@ def throughput(folder: Path, items: int, rounds: int) -> None:
         show(f"throughput, concurrency {concurrency}", ratios, "of the bare loop")
         per = [statistics.median(one[side] for one in cpu) / items * 1e6 for side in (0, 1)]
         print(f"{'':34}CPU a request: bare {per[0]:.0f} µs, batchrun {per[1]:.0f} µs (its start included)")
+
+
+def stream(folder: Path, items: int, rounds: int) -> None:
+    """Streamed answers put together, against the bare loop reading the same bytes and parsing none of them."""
+    inputs, bodies = write_inputs(folder, items)
+    ratios = []
+    with stub(events=True) as url:
+        for _ in range(rounds):
+            bare = run_bare(url, bodies, 64)
+            ours = run_batchrun(url, inputs, folder / "out", 64, streamed=True)
+            ratios.append(bare["wall_s"] / ours["wall_s"])
+    show("streams of 54 events, at 64", ratios, "of the bare loop")
+    print(f"{'':34}{items / ours['wall_s']:.0f} answers a second")
 
 
 def latency(folder: Path, rounds: int) -> None:
@@ -197,12 +214,14 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    names = options.names or ["throughput", "latency", "memory", "resume", "startup"]
+    names = options.names or ["throughput", "stream", "latency", "memory", "resume", "startup"]
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if "throughput" in names:
             throughput(folder, options.items, options.rounds)
+        if "stream" in names:
+            stream(folder, options.items // 5, options.rounds)
         if "latency" in names:
             latency(folder, min(2, options.rounds))
         if "memory" in names:
