@@ -27,7 +27,7 @@ def need(*modules: str) -> None:
     if not missing:
         return
     reason = f"not installed: {', '.join(missing)} (pip install --no-deps -r .ci/real-servers.txt)"
-    if os.environ.get("CI") == "true":
+    if os.environ.get("BATCHRUN_REAL_SERVERS") == "must":
         pytest.fail(reason)
     pytest.skip(reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,19 +17,23 @@ if TYPE_CHECKING:
     from batchrun.endpoint.dialect import Dialect, ErrorRow
 
 _MESSAGE_KEYS = ("message", "msg", "detail", "error_msg", "err", "status_msg")
-_CODE_KEYS = ("code", "status_code", "error_code", "type", "provider_error_code", "limit_source")
+_CODE_KEYS = ("code", "status_code", "error_code", "type")
+#: Codes that say more (OpenRouter's metadata), and never are the code that a record shows.
+_HINT_KEYS = ("provider_error_code", "limit_source")
 _NESTED_KEYS = ("error", "base_resp", "header", "response", "metadata", "raw", "data", "detail")
 _MAX_UNPACKED = 3
+_MAX_UNPACKED_TEXT = 65_536
 _MAX_DEPTH = 12
 _MAX_MESSAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What an error body says: its message and its codes, however it spells them."""
+    """What an error body says: its message and its codes, however it spells them, and codes that only say more."""
 
     message: str = ""
     codes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | None = None) -> EndpointError:
@@ -46,8 +51,9 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
     if provider.status // 100 == 3:
         where = headers.get("location", "elsewhere")
         message = f"redirected to {where}; batchrun follows no redirects, put the right address into base_url"
+    says_error = isinstance(value, dict) and bool(value.get("error") or value.get("base_resp"))
     error = EndpointError(
-        row.kind if row else ErrorKind.INVALID_RESPONSE,
+        row.kind if row else ErrorKind.SERVER_ERROR if says_error else ErrorKind.INVALID_RESPONSE,
         f"HTTP {provider.status}: {message[:_MAX_MESSAGE]}",
         code=next(iter(signal.codes), None),
         provider=provider,
@@ -65,8 +71,9 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
 
 
 def _row(dialect: Dialect, status: int, signal: Signal, headers: dict[str, str]) -> ErrorRow | None:
+    codes = signal.codes + signal.hints
     for row in dialect.error:
-        if row.fits(status, signal.codes, signal.message, headers):
+        if row.fits(status, codes, signal.message, headers):
             return row
     return None
 
@@ -88,11 +95,7 @@ def read_signal(value: Any, unpacked: int = 0, depth: int = 0) -> Signal:
     if not isinstance(value, dict) or depth > _MAX_DEPTH:
         return Signal()
     message = ""
-    codes = tuple(
-        str(value[key])
-        for key in _CODE_KEYS
-        if isinstance(value.get(key), str | int) and not isinstance(value.get(key), bool) and value[key] != ""
-    )
+    codes, hints = _codes(value, _CODE_KEYS), _codes(value, _HINT_KEYS)
     for key in _MESSAGE_KEYS:
         if isinstance(value.get(key), str) and value[key]:
             inner = _read_text(value[key], unpacked, depth)
@@ -102,16 +105,24 @@ def read_signal(value: Any, unpacked: int = 0, depth: int = 0) -> Signal:
         if key in value and not (key in ("response", "detail") and message):
             inner = read_signal(value[key], unpacked, depth + 1)
             # The outer message often says no more than that a provider failed.
-            message, codes = (inner.message or message), inner.codes + codes
-    return Signal(message, tuple(dict.fromkeys(codes)))
+            message, codes, hints = (inner.message or message), inner.codes + codes, inner.hints + hints
+    return Signal(message, tuple(dict.fromkeys(codes)), hints)
+
+
+def _codes(value: dict[str, Any], keys: tuple[str, ...]) -> tuple[str, ...]:
+    found = (value.get(key) for key in keys)
+    return tuple(str(one) for one in found if isinstance(one, str | int) and not isinstance(one, bool) and one != "")
 
 
 def _read_text(text: str, unpacked: int, depth: int) -> Signal:
-    if unpacked < _MAX_UNPACKED and text.lstrip()[:1] in ("{", '"'):
+    """Read a message, which may be JSON itself, with something behind it (one-api adds its request id)."""
+    begins = text.lstrip()
+    if unpacked < _MAX_UNPACKED and begins[:1] in ("{", '"'):
         try:
-            inner = read_signal(orjson.loads(text), unpacked + 1, depth + 1)
-        except orjson.JSONDecodeError:
+            value, _ = json.JSONDecoder().raw_decode(begins[:_MAX_UNPACKED_TEXT])
+        except (ValueError, RecursionError):
             return Signal(text)
+        inner = read_signal(value, unpacked + 1, depth + 1)
         return inner if inner.message else Signal(text, inner.codes)
     return Signal(text)
 

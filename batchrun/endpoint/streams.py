@@ -17,7 +17,7 @@ import orjson
 _PIECES = ("content", "reasoning_content", "reasoning", "refusal")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 #: How a body begins that is a stream of events.
-_BEGINNING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
+_BEGINNING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|error)?:")
 
 
 def begins_like_a_stream(body: bytes) -> bool:
@@ -87,6 +87,9 @@ class Stream:
             self._data.append(value)
         elif name == b"event":
             self._is_error_event = value.strip() == b"error"
+        elif name == b"error":  # llama.cpp, for an error in the middle
+            self._is_error_event = True
+            self._data.append(value)
 
     def _dispatch(self) -> None:
         data, self._data = b"\n".join(self._data).strip(), []
