@@ -149,10 +149,26 @@ def zero_or_duration(value: object) -> float:
     return 0.0 if value == 0 and not isinstance(value, bool) else duration(value)
 
 
-def rates(value: object) -> dict[str, float]:
-    """Give a table of names and rates from 0 to 1."""
-    if isinstance(value, dict) and all(
-        isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1 for rate in value.values()
-    ):
-        return {name: float(rate) for name, rate in value.items()}
-    raise ValueError("a table of fault names with rates from 0 to 1")
+def rates(value: object) -> dict[str, float | dict[str, float]]:
+    """Give a table of names and rates from 0 to 1, or tables such as {"rate": 0.05, "count": 3}."""
+    if not isinstance(value, dict):
+        raise ValueError(_RATES)  # noqa: TRY004 - one kind of error for a value that cannot be used
+    return {name: _counted_rate(one) if isinstance(one, dict) else _rate(one) for name, one in value.items()}
+
+
+_RATES = "a table of fault names with rates from 0 to 1, or with tables such as { rate = 0.05, count = 3 }"
+
+
+def _rate(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise ValueError(_RATES)
+
+
+def _counted_rate(value: dict[str, object]) -> dict[str, float]:
+    count = value.get("count", 0)
+    if "rate" not in value or not {"rate", "count"}.issuperset(value):
+        raise ValueError(_RATES)
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= LARGEST:
+        raise ValueError(_RATES)
+    return {"rate": _rate(value["rate"]), **({"count": count} if "count" in value else {})}

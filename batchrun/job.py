@@ -128,15 +128,19 @@ class DataBoundary:
 
 @dataclass(frozen=True, slots=True)
 class SimulatorOptions:
-    """How the embedded simulated provider behaves; times in seconds, fault rates 0 to 1."""
+    """How the embedded simulated provider behaves; times in seconds, fault rates 0 to 1.
+
+    A fault can have a table instead of a rate: {"rate": 0.05, "count": 3} comes at most three times.
+    """
 
     latency: float = 0.0
     jitter: float = 0.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
-    faults: Mapping[str, float] = field(default_factory=dict)
+    faults: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     seed: int = 0
+    moderation_keyword: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +248,7 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
             "max_concurrency": expect.whole(1),
             "faults": expect.rates,
             "seed": expect.whole(0),
+            "moderation_keyword": expect.text,
         },
     ),
 }

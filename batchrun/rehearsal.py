@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchrun.job import JobError
 
@@ -18,11 +18,14 @@ def embedded_simulator(job: Job) -> Simulator | None:
     from batchrun.simulator import SettingsError, Simulator, SimulatorSettings
 
     options = job.simulator
+    keyword: dict[str, Any] = (
+        {} if options.moderation_keyword is None else {"moderation_keyword": options.moderation_keyword}
+    )
     try:
         settings = SimulatorSettings(
             dialect=job.endpoint.simulate, latency_s=options.latency, jitter_s=options.jitter,
             requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute,
-            max_concurrency=options.max_concurrency, faults=options.faults, seed=options.seed,
+            max_concurrency=options.max_concurrency, faults=options.faults, seed=options.seed, **keyword,
         )  # fmt: skip
     except SettingsError as error:
         raise JobError(f"simulated provider: {error}") from error

@@ -16,7 +16,7 @@ TRANSIENT = {
     "truncated": 0.01, "hang": 0.002, "empty_200": 0.01, "blank_lines_200": 0.01, "blank_lines_then_json": 0.002,
     "choices_null": 0.01, "choices_empty": 0.01, "bad_json": 0.01, "error_in_200": 0.01, "html_502": 0.01,
     "octet_stream_500": 0.005, "whitespace_content": 0.005, "wrong_content_type": 0.01, "pretty_json": 0.01,
-    "fenced": 0.01,
+    "fenced_json": 0.01,
 }  # fmt: skip
 #: Faults that stay, and the kind of the failure that each must become.
 PERMANENT = {

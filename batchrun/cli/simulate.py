@@ -11,14 +11,16 @@ from batchrun.cli.console import fail, print_data
 
 
 class _Rate(click.ParamType[Any]):
-    name = "NAME=RATE"
+    name = "NAME=RATE[:COUNT]"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
-        name, _, rate = str(value).partition("=")
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        name, _, rest = str(value).partition("=")
+        rate, colon, count = rest.partition(":")
         try:
-            return name, float(rate)
+            return name, {"rate": float(rate), "count": int(count)} if colon else float(rate)
         except ValueError:
-            self.fail(f"expected NAME=RATE with a rate from 0 to 1, got {value!r}", param, ctx)
+            expected = "expected NAME=RATE or NAME=RATE:COUNT with a rate from 0 to 1 and a whole number"
+            self.fail(f"{expected}, got {value!r}", param, ctx)
 
 
 class Duration(click.ParamType[Any]):
@@ -41,14 +43,21 @@ def _is_number(value: object) -> bool:
 
 
 @click.command(short_help="Start a simulated provider on this machine, for rehearsal and tests.")
-@click.option("--dialect", default="openai", show_default=True, help="The provider family to speak like.")
+@click.option(
+    "--dialect", default="openai", show_default=True,
+    help="The provider family to speak like; another name lists them all.",
+)  # fmt: skip
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
 @click.option("--latency", default=0.0, type=Duration(), help="Time before an answer begins.")
 @click.option("--jitter", default=0.0, type=Duration(), help="Up to this much more, by chance.")
 @click.option("--rpm", type=click.IntRange(1), help="Refuse more requests a minute than this.")
 @click.option("--tpm", type=click.IntRange(1), help="Refuse more tokens a minute than this.")
 @click.option("--max-concurrency", type=click.IntRange(1), help="Refuse more requests at a time than this.")
-@click.option("--fault", "faults", multiple=True, type=_Rate(), help="A fault and its rate, such as http_503=0.05.")
+@click.option(
+    "--fault", "faults", multiple=True, type=_Rate(),
+    help="A fault and its rate, such as http_503=0.05; http_503=0.05:3 comes at most three times.",
+)  # fmt: skip
+@click.option("--moderation-keyword", help="What the fault moderation_on_keyword looks for in prompts.")
 @click.option("--list-faults", is_flag=True, help="List the faults that can be asked for, and end.")
 @click.option("--seed", default=0, show_default=True, help="Other answers and faults for another seed.")
 @click.option("--api-key", help="Demand this key; a made-up one, for rehearsal only.")
@@ -56,9 +65,10 @@ def _is_number(value: object) -> bool:
 def simulate(port: int, list_faults: bool, **options: Any) -> None:
     """Start a simulated provider on this machine. Its answers say that they are simulated.
 
-    It speaks plain OpenAI chat completions, streaming too, gives the same answer to the same prompt, and makes
-    trouble on request. Point a job at it with --base-url, or write simulate = "openai" into the job to have one
-    started inside the run.
+    It speaks chat completions, streaming too, as the chosen family does: its paths, errors, limits and request rules.
+    It gives the same answer to the same prompt and makes trouble on request. Any model name works; one with
+    "thinking" in it thinks, one with "stream-only" only streams, one with "missing" does not exist. Point a job at it
+    with --base-url, or write simulate = "openai" into the job to have one started inside the run.
     """
     import asyncio
 
@@ -66,14 +76,16 @@ def simulate(port: int, list_faults: bool, **options: Any) -> None:
 
     if list_faults:
         for name, what in FAULTS.items():
-            print_data(f"{name:24}{what}")
+            print_data(f"{name:38}{what}")
         return
     try:
+        keyword = options["moderation_keyword"]
         settings = SimulatorSettings(
             dialect=options["dialect"], latency_s=options["latency"], jitter_s=options["jitter"],
             requests_per_minute=options["rpm"], tokens_per_minute=options["tpm"],
             max_concurrency=options["max_concurrency"], faults=dict(options["faults"]), seed=options["seed"],
             api_key=options["api_key"], ledger=options["ledger"],
+            **({} if keyword is None else {"moderation_keyword": keyword}),
         )  # fmt: skip
         asyncio.run(_serve(settings, port))
     except SettingsError as error:

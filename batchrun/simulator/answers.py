@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from batchrun.simulator.chance import hash64
-from batchrun.simulator.chat_request import ChatRequest, Form, Refused, Wanted
+from batchrun.simulator.chat_request import ChatRequest, Form, Wanted
 from batchrun.simulator.completion import Choice, Completion
-from batchrun.simulator.dialects import Problem
+from batchrun.simulator.problems import Problem, Refused
 from batchrun.simulator.reading import Task, read
 from batchrun.simulator.schema import compile_schema
-from batchrun.simulator.tokens import TOKENS_PER_MESSAGE, cut, whole_tokens
+from batchrun.simulator.tokens import TOKENS_PER_MESSAGE, cut, weight, whole_tokens
 
 #: How every answer in prose begins.
 MARK = "【模拟回答】"
@@ -25,7 +25,10 @@ MAX_PROMPT_TOKENS = 128_000
 #: Models put JSON into a fence when nothing but the prompt asks for JSON; here one answer in so many.
 _FENCED_ONE_IN = 4
 _NO_SUBJECT = "这段内容"
+#: Prompts are cached in units of so many tokens.
+_CACHE_UNIT_TOKENS = 64
 
+_THOUGHTS = f"{MARK}用户提到“{{quote}}”。先理解要求，再组织答案，最后核对格式。"
 _TEXTS: Mapping[Task, tuple[str, ...]] = {
     Task.SUMMARY: (
         "本文围绕“{quote}”展开，说明了主要背景和结论。整体信息清楚，细节从略。",
@@ -62,9 +65,13 @@ _TEXTS: Mapping[Task, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the messages say together: tokens, task, a schema found in them, and the words of the subject."""
+    """What the messages say together: tokens, task, a schema found in them, and the words of the subject.
+
+    The messages before the last one count as cached, in whole units.
+    """
 
     tokens: int
+    cached_tokens: int
     task: Task
     schema: bytes | None
     subject: str
@@ -86,8 +93,10 @@ def study(request: ChatRequest) -> Prompt:
     if tokens > MAX_PROMPT_TOKENS:
         raise Refused(Problem.CONTEXT_LENGTH, "messages", limit=MAX_PROMPT_TOKENS, tokens=tokens)
     asked = [one for one, role in zip(readings, request.roles, strict=True) if role == "user"] or readings
+    earlier = whole_tokens(sum(one.weight for one in readings[:-1]))
     return Prompt(
         tokens=tokens,
+        cached_tokens=earlier - earlier % _CACHE_UNIT_TOKENS,
         task=next((one.task for one in readings if one.task is not None), Task.GENERAL),
         schema=next(
             (
@@ -118,9 +127,20 @@ def compose(request: ChatRequest, prompt: Prompt, seed: int, *, omit_required: b
             choice = _json_choice({"模拟": True, "回答": _prose(prompt, number)}, wanted, fenced=False)
         else:
             choice = Choice(_prose(prompt, number), "stop")
-        choices.append(_limited(choice, request))
-    identifier = f"chatcmpl-{numbers[0]:016x}{request.key[:4].hex()}"
-    return Answer(Completion(identifier, request.model, tuple(choices), prompt.tokens), omitted)
+        if request.thinking:
+            choice = replace(choice, reasoning=_THOUGHTS.format(quote=prompt.quote or _NO_SUBJECT))
+        choice = _limited(choice, request)
+        choices.append(think_in_content(choice) if request.inline_thinking else choice)
+    identifier = f"{numbers[0]:016x}{request.key[:8].hex()}"
+    completion = Completion(identifier, request.model, tuple(choices), prompt.tokens, prompt.cached_tokens)
+    return Answer(completion, omitted)
+
+
+def think_in_content(choice: Choice) -> Choice:
+    """Put the thinking in front of the content, between tags."""
+    if choice.reasoning is None or choice.tool is not None:
+        return choice
+    return replace(choice, text=f"<think>\n{choice.reasoning}\n</think>\n\n{choice.text}", reasoning=None)
 
 
 def fence(text: str) -> str:
@@ -153,14 +173,17 @@ def _dump(value: Any) -> str:
 
 
 def _limited(choice: Choice, request: ChatRequest) -> Choice:
-    text, finish = choice.text, choice.finish_reason
+    text, finish, reasoning = choice.text, choice.finish_reason, choice.reasoning
     if choice.tool is None:
         ends = [end for stop in request.stops if stop and (end := text.find(stop)) >= 0]
         text = text[: min(ends)] if ends else text
     if request.max_tokens is not None:
-        shorter = cut(text, request.max_tokens)
+        left = request.max_tokens
+        if reasoning is not None:  # thinking comes first and can use up everything
+            shorter = cut(reasoning, left)
+            left, finish = (left - whole_tokens(weight(reasoning)), finish) if shorter == reasoning else (0, "length")
+            reasoning = shorter
+        shorter = cut(text, max(0, left))
         if len(shorter) < len(text):
             text, finish = shorter, "length"
-    if text is choice.text:
-        return choice
-    return Choice(text, finish, choice.tool, choice.is_json)
+    return replace(choice, text=text, finish_reason=finish, reasoning=reasoning)

@@ -10,32 +10,14 @@ from typing import Any
 
 import orjson
 
-from batchrun.simulator.dialects import Problem
+from batchrun.simulator.dialects import Rules
+from batchrun.simulator.problems import Problem, Refused
 
 _MAX_CHOICES = 8
-_MAX_STOPS = 4
 _KEY_BYTES = 16
-
-
-class Refused(Exception):
-    """The request is refused: with which problem, for which parameter, and the facts of the message.
-
-    `retry_after_s` is the time in seconds after which it may be sent again, None when that would not help.
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        param: str | None = None,
-        *,
-        retry_after_s: float | None = None,
-        **facts: object,
-    ) -> None:
-        super().__init__(problem, param, facts)
-        self.problem = problem
-        self.param = param
-        self.retry_after_s = retry_after_s
-        self.facts = facts
+#: Models with these in their names do not exist, or answer in streams only.
+MISSING = "missing"
+STREAM_ONLY = "stream-only"
 
 
 class Form(StrEnum):
@@ -58,7 +40,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request. `key` is the hash of its messages; `texts` and `roles` are theirs, one each."""
+    """A checked request. `key` is the hash of its messages; `texts` and `roles` are theirs, one each.
+
+    The answer to a `thinking` request begins with thinking, in the content itself with `inline_thinking`.
+    """
 
     key: bytes
     model: str
@@ -70,29 +55,41 @@ class ChatRequest:
     choices: int
     stream: bool
     include_usage: bool
+    thinking: bool = False
+    inline_thinking: bool = False
 
 
 _PLAIN = Wanted(Form.TEXT)
+_PLAIN_RULES = Rules()
 
 
-def parse(body: bytes) -> ChatRequest:
+def parse(body: bytes, rules: Rules = _PLAIN_RULES) -> ChatRequest:
     """Read and check a request body. Raises `Refused`."""
+    return check(load(body), rules)
+
+
+def load(body: bytes) -> dict[str, Any]:
+    """Read a request body. Raises `Refused`."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Refused(
-            Problem.BAD_REQUEST,
-            detail=f"We could not parse the JSON body of your request. ({error})",
-        ) from None
+        raise Refused(Problem.BAD_JSON, error=error) from None
     if not isinstance(data, dict):
         raise Refused(Problem.BAD_REQUEST, detail="The JSON body of your request must be an object.")
+    return data
+
+
+def check(data: dict[str, Any], rules: Rules) -> ChatRequest:
+    """Check a request, first by the family's own rules. Raises `Refused`."""
     try:
-        return _check(data)
+        for own in rules.checks:
+            own(data)
+        return _check({name: value for name, value in data.items() if name not in rules.ignored}, rules)
     except orjson.JSONEncodeError:  # what can be read is not always shallow enough to be written
         raise Refused(Problem.BAD_REQUEST, detail="The JSON body of your request is nested too deeply.") from None
 
 
-def _check(data: dict[str, Any]) -> ChatRequest:
+def _check(data: dict[str, Any], rules: Rules) -> ChatRequest:
     if data.get("model") is None:
         raise Refused(Problem.BAD_REQUEST, "model", detail="you must provide a model parameter")
     for name, value in data.items():
@@ -101,24 +98,44 @@ def _check(data: dict[str, Any]) -> ChatRequest:
             if not accepts(value):
                 raise Refused(problem, name, detail=f"Invalid '{name}': expected {expected}.")
     texts, roles = _read_messages(data)
+    _check_model(data)
     stream = data.get("stream") is True
     options = data.get("stream_options")
     if options is not None and not stream:
         detail = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise Refused(Problem.INVALID_VALUE, "stream_options", detail=detail)
-    stops = data.get("stop") or ()
     return ChatRequest(
         key=blake2b(orjson.dumps(data["messages"], option=orjson.OPT_SORT_KEYS), digest_size=_KEY_BYTES).digest(),
         model=data["model"],
         texts=texts,
         roles=roles,
-        wanted=_wanted(data, texts),
+        wanted=_wanted(data, texts, rules),
         max_tokens=data.get("max_completion_tokens") or data.get("max_tokens"),
-        stops=(stops,) if isinstance(stops, str) else tuple(stops),
+        stops=_stops(data, rules),
         choices=data.get("n") or 1,
         stream=stream,
         include_usage=bool(options and options.get("include_usage")),
+        thinking=rules.thinks(data),
+        inline_thinking=rules.thinks_in_content(data),
     )
+
+
+def _check_model(data: dict[str, Any]) -> None:
+    model = data["model"]
+    if MISSING in model:
+        raise Refused(Problem.MODEL_NOT_FOUND, "model", model=model)
+    if STREAM_ONLY in model and data.get("stream") is not True:
+        raise Refused(Problem.STREAM_ONLY, "stream", model=model)
+
+
+def _stops(data: dict[str, Any], rules: Rules) -> tuple[str, ...]:
+    stops = data.get("stop") or ()
+    if isinstance(stops, str):
+        return (stops,)
+    if len(stops) > rules.max_stops:
+        detail = f"Invalid 'stop': expected a string, or an array of up to {rules.max_stops} strings."
+        raise Refused(Problem.INVALID_VALUE, "stop", detail=detail)
+    return tuple(stops)
 
 
 def _read_messages(data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -152,7 +169,7 @@ def _text(message: dict[str, Any], role: str, where: str) -> str:
     raise Refused(Problem.INVALID_TYPE, f"{where}.content", detail=detail)
 
 
-def _wanted(data: dict[str, Any], texts: tuple[str, ...]) -> Wanted:
+def _wanted(data: dict[str, Any], texts: tuple[str, ...], rules: Rules) -> Wanted:
     tool = _forced_tool(data.get("tools") or [], data.get("tool_choice"))
     if tool is not None:
         return Wanted(Form.TOOL, orjson.dumps(tool.get("parameters", {"type": "object"})), str(tool.get("name")))
@@ -164,16 +181,16 @@ def _wanted(data: dict[str, Any], texts: tuple[str, ...]) -> Wanted:
         supported = ", ".join(map(repr, _FORMATS))
         detail = f"Invalid value: {kind!r}. Supported values are: {supported}."
         raise Refused(Problem.INVALID_VALUE, "response_format.type", detail=detail)
-    return _FORMATS[kind](response_format, texts)
+    return _FORMATS[kind](response_format, texts, rules)
 
 
-def _json_object(_format: dict[str, Any], texts: tuple[str, ...]) -> Wanted:
-    if not any("json" in text.lower() for text in texts):
-        raise Refused(Problem.BAD_REQUEST, "messages", detail=_NO_JSON_WORD)
+def _json_object(_format: dict[str, Any], texts: tuple[str, ...], rules: Rules) -> Wanted:
+    if rules.json_word is not None and not any("json" in text.lower() for text in texts):
+        raise Refused(Problem.BAD_REQUEST, "messages", detail=rules.json_word)
     return Wanted(Form.JSON_OBJECT)
 
 
-def _json_schema(response_format: dict[str, Any], _texts: tuple[str, ...]) -> Wanted:
+def _json_schema(response_format: dict[str, Any], _texts: tuple[str, ...], _rules: Rules) -> Wanted:
     described = response_format.get("json_schema")
     if not isinstance(described, dict) or not isinstance(described.get("name"), str):
         param = "response_format.json_schema.name"
@@ -219,7 +236,7 @@ def _between(low: float, high: float) -> Callable[[Any], bool]:
 
 def _is_stop(value: Any) -> bool:
     if isinstance(value, list):
-        return len(value) <= _MAX_STOPS and all(isinstance(stop, str) and stop for stop in value)
+        return all(isinstance(stop, str) and stop for stop in value)
     return isinstance(value, str)
 
 
@@ -227,10 +244,9 @@ def _instance(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types)
 
 
-_NO_JSON_WORD = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
-_FORMATS: Mapping[str, Callable[[dict[str, Any], tuple[str, ...]], Wanted]] = {
-    "text": lambda _format, _texts: _PLAIN,
+_FORMATS: Mapping[str, Callable[[dict[str, Any], tuple[str, ...], Rules], Wanted]] = {
+    "text": lambda _format, _texts, _rules: _PLAIN,
     "json_object": _json_object,
     "json_schema": _json_schema,
 }
@@ -255,7 +271,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], Problem, str]] = {
         Problem.INVALID_VALUE,
         f"a whole number from 1 to {_MAX_CHOICES}",
     ),
-    "stop": (_is_stop, Problem.INVALID_VALUE, f"a string, or an array of up to {_MAX_STOPS} strings"),
+    "stop": (_is_stop, Problem.INVALID_VALUE, "a string, or an array of strings"),
     "stream": (_instance(bool), Problem.INVALID_TYPE, "a boolean"),
     "stream_options": (_instance(dict), Problem.INVALID_TYPE, "an object"),
     "response_format": (_instance(dict), Problem.INVALID_TYPE, "an object"),

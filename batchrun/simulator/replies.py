@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from aiohttp import web
@@ -18,17 +18,25 @@ _MISSING_BYTES = 512
 _HANG_S = 3600.0
 _KEEP_ALIVES = 10
 _KEEP_ALIVE_GAP_S = 0.1
+#: What waits in a queue hears something this often, in seconds.
+_QUEUE_GAP_S = 0.25
+#: What keeps connections alive where a family has nothing of its own: without a stream, and in one.
+KEEP_ALIVE = (b"\n", b": keep-alive\n\n")
 _LINGER_NONE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status, headers, and the body in pieces: one piece, or one per event of a stream."""
+    """Status, headers, and the body in pieces: one piece, or one per event of a stream.
+
+    `keep_alive` are bytes that mean nothing and may go before them.
+    """
 
     status: int
     headers: dict[str, str]
     pieces: list[bytes]
     stream: bool = False
+    keep_alive: bytes = b"\n"
 
 
 Settle = Callable[[], None]
@@ -55,9 +63,38 @@ async def after_keep_alives(request: web.BaseRequest, reply: Reply, settle: Sett
     """Send keep-alive bytes for a second, then the reply."""
     response = await _begin(request, reply)
     for _ in range(_KEEP_ALIVES):
-        await response.write(b": keep-alive\n\n" if reply.stream else b"\n")
+        await response.write(reply.keep_alive)
         await asyncio.sleep(_KEEP_ALIVE_GAP_S)
     return await _send(response, reply, settle)
+
+
+async def among_keep_alives(request: web.BaseRequest, reply: Reply, settle: Settle) -> web.StreamResponse:
+    """Send the reply with keep-alive bytes before every piece."""
+    pieces = [reply.keep_alive + piece for piece in reply.pieces]
+    return await _send(await _begin(request, reply), replace(reply, pieces=pieces), settle)
+
+
+async def keep_alives_forever(request: web.BaseRequest, reply: Reply, _settle: Settle) -> web.StreamResponse:
+    """Send keep-alive bytes until the client leaves, at most for an hour, and never a reply."""
+    response = await _begin(request, reply)
+    for _ in range(int(_HANG_S / _KEEP_ALIVE_GAP_S)):
+        await response.write(reply.keep_alive)
+        await asyncio.sleep(_KEEP_ALIVE_GAP_S)
+    return await _reset(request)
+
+
+def queued(delay_s: float) -> Deliver:
+    """Give a way of sending that waits with keep-alive bytes first: the status is out before the answer begins."""
+
+    async def deliver(request: web.BaseRequest, reply: Reply, settle: Settle) -> web.StreamResponse:
+        response = await _begin(request, reply)
+        for _ in range(int(delay_s / _QUEUE_GAP_S)):
+            await response.write(reply.keep_alive)
+            await asyncio.sleep(_QUEUE_GAP_S)
+        await asyncio.sleep(delay_s % _QUEUE_GAP_S)
+        return await _send(response, reply, settle)
+
+    return deliver
 
 
 async def reset(request: web.BaseRequest, _reply: Reply, _settle: Settle) -> web.StreamResponse:

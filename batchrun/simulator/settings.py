@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from batchrun.simulator.dialects import DIALECTS
-from batchrun.simulator.faults import FAULTS, SCOPES, Scope
+from batchrun.simulator.faults import FAULTS, SCOPES, FaultRate, Rate, Scope, as_fault_rate
 
 #: Rates written as decimals may add up to a hair above 1 in binary.
 _SUM_TOLERANCE = 1e-9
@@ -34,9 +34,11 @@ class SimulatorSettings:
 
     `latency_s` passes before an answer begins, and up to `jitter_s` more, depending on prompt and attempt.
     `requests_per_minute` and `tokens_per_minute` are sliding windows; the latter counts the prompt and the
-    answer of every admitted call. `faults` maps names of `FAULTS` to rates; the rates of one scope add up to
-    at most 1. With an `api_key`, another key is refused. `ledger` is a file that gets one JSON line per
-    answered call: time (seconds since the epoch), key (hash of the messages), attempt, status, fault.
+    answer of every admitted call. `faults` maps names of `FAULTS` to rates, or to tables of a rate and a count
+    (at most so many times in all); the rates of one scope add up to at most 1. `moderation_keyword` is what
+    the fault `moderation_on_keyword` looks for. With an `api_key`, another key is refused. `ledger` is a
+    file that gets one JSON line per answered call: time (seconds since the epoch), key (hash of the messages),
+    attempt, status, fault.
 
     Raises `SettingsError`.
     """
@@ -47,7 +49,8 @@ class SimulatorSettings:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     max_concurrency: int | None = None
-    faults: Mapping[str, float] = field(default_factory=dict)
+    faults: Mapping[str, Any] = field(default_factory=dict)
+    moderation_keyword: str = "违禁词示例"
     seed: int = 0
     api_key: str | None = field(default=None, repr=False)
     ledger: Path | None = None
@@ -90,17 +93,31 @@ def check_address(host: str, port: int) -> str:
     return host
 
 
-def _checked_rates(rates: Mapping[str, float]) -> dict[str, float]:
+def _checked_rates(rates: Mapping[str, Any]) -> dict[str, Rate]:
     for name, rate in rates.items():
         if name not in FAULTS:
             raise SettingsError(f"faults.{name}", rate, *_one_of(name, FAULTS))
-        if not _is_number(rate) or not 0 <= rate <= 1:
-            raise SettingsError(f"faults.{name}", rate, "a rate from 0 to 1")
+    checked = {name: _checked_rate(name, rate) for name, rate in rates.items()}
     for scope in Scope:
-        total = sum(rate for name, rate in rates.items() if SCOPES[name] is scope)
-        if total > 1 + _SUM_TOLERANCE:
+        total = sum(as_fault_rate(rate).rate for name, rate in checked.items() if SCOPES[name] is scope)
+        if scope is not Scope.SWITCH and total > 1 + _SUM_TOLERANCE:
             raise SettingsError("faults", dict(rates), f"{scope} rates that add up to at most 1, not {total:g}")
-    return dict(rates)
+    return checked
+
+
+def _checked_rate(name: str, value: Any) -> Rate:
+    made = value
+    if isinstance(value, Mapping):
+        unknown = [key for key in value if key not in ("rate", "count")]
+        if unknown or "rate" not in value:
+            raise SettingsError(f"faults.{name}", value, "a rate from 0 to 1, or a table of rate and count")
+        made = FaultRate(value["rate"], value.get("count"))
+    rate, count = (made.rate, made.count) if isinstance(made, FaultRate) else (made, None)
+    if not _is_number(rate) or not 0 <= rate <= 1:
+        raise SettingsError(f"faults.{name}", value, "a rate from 0 to 1")
+    if count is not None and not (_is_int(count) and count >= 0):
+        raise SettingsError(f"faults.{name}", value, "a count that is a whole number, 0 or more")
+    return made if isinstance(made, FaultRate) else float(made)
 
 
 def _one_of(given: object, known: Collection[str]) -> tuple[str, str]:
@@ -139,6 +156,7 @@ _RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "tokens_per_minute": _LIMIT,
     "max_concurrency": _LIMIT,
     "faults": (lambda value: isinstance(value, Mapping), "a table of fault names and rates"),
+    "moderation_keyword": (lambda value: isinstance(value, str) and value.strip() != "", "a text that is not blank"),
     "seed": (_is_int, "a whole number"),
     "api_key": (_is_key, "printable ASCII text that is not blank, or None"),
     "ledger": (lambda value: value is None or isinstance(value, Path), "a path, or None"),

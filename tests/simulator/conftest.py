@@ -51,14 +51,22 @@ class Provider:
     def url(self) -> str:
         return self.simulator.base_url
 
+    @property
+    def origin(self) -> str:
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def chat_path(self) -> str:
+        return f"{urlsplit(self.url).path}/chat/completions"
+
     async def call(self, method: str, path: str, **options: Any) -> Got:
-        root = self.url.removesuffix("/v1")
-        async with self.session.request(method, root + path, **options) as response:
+        async with self.session.request(method, self.origin + path, **options) as response:
             return Got(response.status, response.headers, await response.read())
 
     async def chat(self, prompt: str = "请写一个摘要：今天天气很好。", **fields: Any) -> Got:
         body = {"model": "test-model", "messages": [{"role": "user", "content": prompt}], **fields}
-        return await self.call("POST", "/v1/chat/completions", data=BytesIO(orjson.dumps(body)))
+        return await self.call("POST", self.chat_path, data=BytesIO(orjson.dumps(body)))
 
     async def until(self, condition: Callable[[dict[str, Any]], bool]) -> None:
         """Let everything run until the counts are as wanted."""
@@ -70,7 +78,7 @@ class Provider:
         body = orjson.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}], **fields})
         address = urlsplit(self.url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head = f"POST {self.chat_path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
         writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
         received = bytearray()
         was_reset = False
@@ -85,7 +93,7 @@ class Provider:
 
 def events(raw: bytes) -> list[Any]:
     """Take a complete event stream apart; the last event is [DONE]."""
-    parts = raw.decode().split("\n\n")
+    parts = [part for part in raw.decode().split("\n\n") if not part.startswith(":")]
     assert parts[-2:] == ["data: [DONE]", ""]
     return [orjson.loads(part.removeprefix("data: ")) for part in parts[:-2]]
 

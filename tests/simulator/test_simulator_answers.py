@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from batchrun.simulator import DIALECTS
 from batchrun.simulator.answers import compose, study
-from batchrun.simulator.chat_request import Refused, parse
+from batchrun.simulator.chat_request import parse
+from batchrun.simulator.problems import Refused
 from batchrun.simulator.reading import Task, read
 from batchrun.simulator.tokens import cut, weight, whole_tokens
 

@@ -264,7 +264,7 @@ async def test_content_faults(
 
 async def test_faults_of_json_answers(provider: Callable[..., Any]) -> None:
     validator = jsonschema_rs.validator_for(SCHEMA)
-    async with provider(faults={"fenced": 1.0}) as sim:
+    async with provider(faults={"fenced_json": 1.0}) as sim:
         text = (await sim.chat(response_format=JSON_SCHEMA)).content
         assert text.startswith("```json\n")
         assert text.endswith("\n```")
@@ -282,7 +282,7 @@ async def test_faults_of_json_answers(provider: Callable[..., Any]) -> None:
 async def test_faults_of_json_answers_leave_prose_alone(provider: Callable[..., Any]) -> None:
     async with provider() as good:
         expected = (await good.chat()).raw
-    for name in ("fenced", "invalid_json_output", "missing_field"):
+    for name in ("fenced_json", "invalid_json_output", "missing_field"):
         async with provider(faults={name: 1.0}) as sim:
             assert (await sim.chat()).raw == expected
             assert sim.simulator.stats["by_fault"] == {}

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batchrun.simulator.dialects.base import Body, Dialect, ErrorRow, Problem
+from batchrun.simulator.dialects.base import COMMON_FACTS, Dialect, ErrorRow, Facts
+from batchrun.simulator.dialects.dashscope import DASHSCOPE
+from batchrun.simulator.dialects.deepseek import DEEPSEEK
+from batchrun.simulator.dialects.moonshot import MOONSHOT
+from batchrun.simulator.dialects.oneapi import ONEAPI
 from batchrun.simulator.dialects.openai import OPENAI
+from batchrun.simulator.dialects.rules import Rules
+from batchrun.simulator.dialects.shapes import Body
 
 #: Every dialect by name.
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (OPENAI,)}
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (OPENAI, DEEPSEEK, DASHSCOPE, MOONSHOT, ONEAPI)}
 
-__all__ = ["DIALECTS", "Body", "Dialect", "ErrorRow", "Problem"]
+__all__ = ["COMMON_FACTS", "DIALECTS", "Body", "Dialect", "ErrorRow", "Facts", "Rules"]
