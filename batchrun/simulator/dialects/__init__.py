@@ -12,8 +12,12 @@ from batchrun.simulator.dialects.oneapi import ONEAPI
 from batchrun.simulator.dialects.openai import OPENAI
 from batchrun.simulator.dialects.rules import Rules
 from batchrun.simulator.dialects.shapes import Body
+from batchrun.simulator.dialects.vllm import VLLM
+from batchrun.simulator.dialects.zhipu import ZHIPU
 
 #: Every dialect by name.
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (OPENAI, DEEPSEEK, DASHSCOPE, MOONSHOT, ONEAPI)}
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect for dialect in (OPENAI, DEEPSEEK, DASHSCOPE, MOONSHOT, ONEAPI, ZHIPU, VLLM)
+}
 
 __all__ = ["COMMON_FACTS", "DIALECTS", "Body", "Dialect", "ErrorRow", "Facts", "Rules"]
