@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from batchrun.simulator.dialects.base import COMMON_FACTS, Dialect, ErrorRow, Facts
 from batchrun.simulator.dialects.dashscope import DASHSCOPE
 from batchrun.simulator.dialects.deepseek import DEEPSEEK
+from batchrun.simulator.dialects.minimax import MINIMAX
 from batchrun.simulator.dialects.moonshot import MOONSHOT
 from batchrun.simulator.dialects.oneapi import ONEAPI
 from batchrun.simulator.dialects.openai import OPENAI
@@ -17,7 +18,7 @@ from batchrun.simulator.dialects.zhipu import ZHIPU
 
 #: Every dialect by name.
 DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect for dialect in (OPENAI, DEEPSEEK, DASHSCOPE, MOONSHOT, ONEAPI, ZHIPU, VLLM)
+    dialect.name: dialect for dialect in (OPENAI, DEEPSEEK, DASHSCOPE, MOONSHOT, ONEAPI, ZHIPU, MINIMAX, VLLM)
 }
 
 __all__ = ["COMMON_FACTS", "DIALECTS", "Body", "Dialect", "ErrorRow", "Facts", "Rules"]
