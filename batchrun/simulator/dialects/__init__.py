@@ -9,6 +9,7 @@ from batchrun.simulator.dialects.dashscope import DASHSCOPE
 from batchrun.simulator.dialects.deepseek import DEEPSEEK
 from batchrun.simulator.dialects.minimax import MINIMAX
 from batchrun.simulator.dialects.moonshot import MOONSHOT
+from batchrun.simulator.dialects.ollama import OLLAMA
 from batchrun.simulator.dialects.oneapi import ONEAPI
 from batchrun.simulator.dialects.openai import OPENAI
 from batchrun.simulator.dialects.rules import Rules
@@ -18,7 +19,7 @@ from batchrun.simulator.dialects.zhipu import ZHIPU
 
 #: Every dialect by name.
 DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect for dialect in (OPENAI, DEEPSEEK, DASHSCOPE, MOONSHOT, ONEAPI, ZHIPU, MINIMAX, VLLM)
+    dialect.name: dialect for dialect in (OPENAI, DEEPSEEK, DASHSCOPE, MOONSHOT, ONEAPI, ZHIPU, MINIMAX, VLLM, OLLAMA)
 }
 
 __all__ = ["COMMON_FACTS", "DIALECTS", "Body", "Dialect", "ErrorRow", "Facts", "Rules"]
