@@ -33,12 +33,15 @@ class Retries:
         self._rng = rng
         self._sleep = sleep
 
-    def worthwhile(self, error: EndpointError, attempt: int) -> bool:
-        """Tell whether another attempt may succeed after the given attempt (counted from 1) ended in `error`."""
+    def worthwhile(self, error: EndpointError, attempt: int, empty: int = 1) -> bool:
+        """Tell whether another attempt may succeed after the given attempt (counted from 1) ended in `error`.
+
+        `empty` is how many of the attempts gave an empty answer, where the last one did.
+        """
         if attempt >= min(self._settings.max_attempts, error.attempts or attempt + 1):
             return False
         if error.kind is ErrorKind.EMPTY_OUTPUT:
-            return attempt < _EMPTY_OUTPUT_ATTEMPTS
+            return empty < _EMPTY_OUTPUT_ATTEMPTS
         return error.kind in TRANSIENT_KINDS
 
     def wait_s(self, error: EndpointError, attempt: int) -> float:
@@ -94,11 +97,14 @@ def _error_of(state: RetryCallState) -> EndpointError:
 class _Worthwhile(retry_base):
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
+        self._empty = 0
 
     def __call__(self, retry_state: RetryCallState) -> bool:
         if retry_state.outcome is None or not isinstance(retry_state.outcome.exception(), EndpointError):
             return False
-        return self._retries.worthwhile(_error_of(retry_state), retry_state.attempt_number)
+        error = _error_of(retry_state)
+        self._empty += error.kind is ErrorKind.EMPTY_OUTPUT
+        return self._retries.worthwhile(error, retry_state.attempt_number, self._empty)
 
 
 class _Wait(wait_base):

@@ -131,6 +131,12 @@ def test_an_empty_output_is_asked_for_three_times_in_all() -> None:
     assert len(endpoint.asked) == 3
 
 
+def test_other_failures_do_not_count_as_empty_outputs() -> None:
+    endpoint = Endpoint(*(error() for _ in range(3)), *(error(ErrorKind.EMPTY_OUTPUT) for _ in range(9)))
+    assert failing(endpoint, retries(max_attempts=9)).kind is ErrorKind.EMPTY_OUTPUT
+    assert len(endpoint.asked) == 6
+
+
 def test_one_attempt_allowed_is_one_attempt_made() -> None:
     endpoint = Endpoint(error(), error())
     failing(endpoint, retries(max_attempts=1))

@@ -64,6 +64,13 @@ OWN: dict[tuple[str, str], str | tuple[str, ...]] = {
     ("moonshot", "engine_overloaded"): "rate_limited",
     ("oneapi", "engine_overloaded"): "rate_limited",
 }
+#: Nobody pays for these, and nobody moderates them.
+SELF_HOSTED = ("vllm", "sglang", "llamacpp", "ollama")
+OWN |= {
+    (dialect, fault): "bad_request"
+    for dialect in SELF_HOSTED
+    for fault in ("moderation_on_keyword", "content_filter_400", "double_encoded_error")
+}
 #: Families of which nobody says that their streams end with [DONE].
 WITHOUT_DONE: frozenset[str] = frozenset()
 CAUSES = {
@@ -137,7 +144,7 @@ PASSING = {
 STAYING = {
     "content_filter_400": "content_filter", "content_filter_finish": "content_filter",
     "finish_sensitive": "content_filter", "double_encoded_error": "content_filter",
-    "context_length": "context_length", "length": "truncated", "empty_content": "empty_output",
+    "context_length": "context_length", "length": "truncated",
     "bad_request": "bad_request", "octet_stream_error": "bad_request", "sse_framed_error": "bad_request",
 }  # fmt: skip
 JOB = """
@@ -189,7 +196,7 @@ def _check(folder: Path, dialect: str, summary: dict[str, Any]) -> None:
     stays = {call["key"]: STAYING[call["fault"]] for call in calls if call["fault"] in STAYING}
     assert Counter(one["error"]["kind"] for one in failures) == Counter(stays.values()), dialect
     for one in results:
-        assert one["output"].startswith("【模拟回答】"), (dialect, one["output"])
+        assert one["output"].startswith("【模拟回答】") or "tool_markup" in one["warnings"], (dialect, one["output"])
         assert one["provider"]["body"]["simulated"] is True
     passed = {call["fault"] for call in calls if call["fault"] in PASSING}
     assert len(passed) >= len(PASSING) // 2, (dialect, passed)
@@ -212,13 +219,16 @@ def test_what_is_about_the_account_stops_the_run_and_blames_no_item(
     job = tmp_path / "job.toml"
     text = f'input = "in.jsonl"\noutput = "out"\n[endpoint]\nsimulate = "{dialect}"\n[limits]\nconcurrency = 4\n'
     for fault, kind in STOPS.items():
-        job.write_text(f"{text}[simulator.faults]\n{fault} = {{ rate = 1.0, count = 5 }}\n")
+        if dialect in SELF_HOSTED and kind == "quota":
+            continue
+        count = 5 if fault == "quota_after_n" else 1000
+        job.write_text(f"{text}[simulator.faults]\n{fault} = {{ rate = 1.0, count = {count} }}\n")
         ended = batchrun("run", job, "--json", "--limit", 20)
         summary = ended.json()
-        means = "model_not_found" if (dialect, fault) == ("oneapi", "forbidden") else kind
+        means = "model_not_found" if fault == "model_not_found" else OWN.get((dialect, fault), kind)
         assert (ended.code, summary["stopped"]["kind"]) == (4, means), (fault, ended.err)
         assert summary["counts"]["failures"] == 0
-    assert summary["counts"]["results"] >= 5, "quota_after_n lets some calls through"
+    assert summary["counts"]["results"] >= (0 if dialect in SELF_HOSTED else 5), "quota_after_n lets some calls through"
     job.write_text(text)
     ended = batchrun("run", job, "--json")
     assert (ended.code, ended.json()["counts"]["results"]) == (0, 40)
