@@ -205,7 +205,7 @@ class EndpointError(Exception):
 
     `retry_after_s` is what the server asked for, already bounded; `usage` what the answer cost, if it said so.
     Set where the dialect knows: `cause` is what was too much and `limit` how much is allowed; the item is given up
-    after `attempts` attempts in all, as `then` if that is set; `remedy` is the transport that would do better.
+    after `attempts` attempts that ended so, as `then` if that is set; `remedy` is the transport that would do better.
     """
 
     cause: RateCause | None = None

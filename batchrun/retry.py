@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tenacity import AsyncRetrying, RetryCallState
@@ -33,15 +34,19 @@ class Retries:
         self._rng = rng
         self._sleep = sleep
 
-    def worthwhile(self, error: EndpointError, attempt: int, empty: int = 1) -> bool:
+    def worthwhile(self, error: EndpointError, attempt: int, alike: int = 1) -> bool:
         """Tell whether another attempt may succeed after the given attempt (counted from 1) ended in `error`.
 
-        `empty` is how many of the attempts gave an empty answer, where the last one did.
+        `alike` is how many attempts ended like this one. Where that is as often as the dialect allows, the error's
+        kind becomes what it then means.
         """
-        if attempt >= min(self._settings.max_attempts, error.attempts or attempt + 1):
+        if error.attempts is not None and alike >= error.attempts:
+            error.kind = error.then or error.kind
+            return False
+        if attempt >= self._settings.max_attempts:
             return False
         if error.kind is ErrorKind.EMPTY_OUTPUT:
-            return empty < _EMPTY_OUTPUT_ATTEMPTS
+            return alike < _EMPTY_OUTPUT_ATTEMPTS
         return error.kind in TRANSIENT_KINDS
 
     def wait_s(self, error: EndpointError, attempt: int) -> float:
@@ -97,14 +102,15 @@ def _error_of(state: RetryCallState) -> EndpointError:
 class _Worthwhile(retry_base):
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
-        self._empty = 0
+        self._alike: Counter[tuple[ErrorKind, int | None]] = Counter()
 
     def __call__(self, retry_state: RetryCallState) -> bool:
         if retry_state.outcome is None or not isinstance(retry_state.outcome.exception(), EndpointError):
             return False
         error = _error_of(retry_state)
-        self._empty += error.kind is ErrorKind.EMPTY_OUTPUT
-        return self._retries.worthwhile(error, retry_state.attempt_number, self._empty)
+        way = (error.kind, error.attempts)
+        self._alike[way] += 1
+        return self._retries.worthwhile(error, retry_state.attempt_number, self._alike[way])
 
 
 class _Wait(wait_base):

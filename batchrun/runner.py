@@ -403,9 +403,8 @@ class Runner:
 
     def _give_up(self, work: _Work, error: EndpointError) -> bool:
         """Record an item's failure; if the fault is the key's, the account's or the address's, stop the run instead."""
-        kind = error.then if error.then and error.attempts and work.attempts >= error.attempts else error.kind
-        if kind in RUN_KINDS:
-            self.stop(Stop(StopCause.ENDPOINT, error.message, kind))
+        if error.kind in RUN_KINDS:
+            self.stop(Stop(StopCause.ENDPOINT, error.message, error.kind))
         else:
             failure = Failure.of_item(work.item, error, attempts=work.attempts, usage=work.usage)
             self._fail(failure, work.item, work.fingerprint, work.replaces)

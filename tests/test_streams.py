@@ -131,6 +131,15 @@ def test_reasoning_and_refusals_are_put_together() -> None:
     assert (error.kind, "I cannot." in error.message) == ("content_filter", True)
 
 
+def test_content_may_come_in_parts() -> None:
+    def parts(text: str) -> dict[str, Any]:
+        return {"content": [{"type": "text", "text": text}]}
+
+    found = answer(events(chunk({"role": "assistant", "content": None}), chunk(parts("a")), chunk(parts("b"), "stop")))
+    assert found.text == "ab"
+    assert answer(events(chunk({"content": ""}), chunk(parts("a"), "stop"))).text == "a"
+
+
 def test_reasoning_details_go_on_where_they_ended() -> None:
     def detail(text: str, **more: Any) -> dict[str, Any]:
         return {"reasoning_details": [{"type": "reasoning.text", "index": 0, "text": text, **more}]}

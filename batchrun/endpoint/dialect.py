@@ -32,8 +32,8 @@ GENERIC = "generic"
 class ErrorRow:
     """What an error means. It fits if everything that it names fits.
 
-    `wait_s` counts where the answer names no wait of its own. After `attempts` attempts in all the item is given up,
-    as `then` if that is named. `remedy` is the transport that the endpoint wants instead.
+    `wait_s` counts where the answer names no wait of its own. After `attempts` attempts that ended so the item is
+    given up, as `then` if that is named. `remedy` is the transport that the endpoint wants instead.
     """
 
     kind: ErrorKind

@@ -51,7 +51,7 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
     if provider.status // 100 == 3:
         where = headers.get("location", "elsewhere")
         message = f"redirected to {where}; batchrun follows no redirects, put the right address into base_url"
-    says_error = isinstance(value, dict) and bool(value.get("error") or value.get("base_resp"))
+    says_error = isinstance(value, dict) and bool(value.get("error") or value.get("base_resp") or value.get("code"))
     error = EndpointError(
         row.kind if row else ErrorKind.SERVER_ERROR if says_error else ErrorKind.INVALID_RESPONSE,
         f"HTTP {provider.status}: {message[:_MAX_MESSAGE]}",

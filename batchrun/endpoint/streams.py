@@ -195,9 +195,9 @@ class _Choice:
                         self._call(call)
                         progress = True
             elif isinstance(value, list):
-                known = self._message.setdefault(key, [])
-                if isinstance(known, list):
-                    _extend(known, value)
+                if not isinstance(self._message.get(key), list):
+                    self._message[key] = []
+                _extend(self._message[key], value)
                 progress = progress or bool(value)
             elif not value:
                 self._message.setdefault(key, value)

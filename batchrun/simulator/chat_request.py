@@ -98,7 +98,7 @@ def _check(data: dict[str, Any], rules: Rules) -> ChatRequest:
             if not accepts(value):
                 raise Refused(problem, name, detail=f"Invalid '{name}': expected {expected}.")
     texts, roles = _read_messages(data)
-    _check_model(data)
+    _check_model(data, rules)
     stream = data.get("stream") is True
     options = data.get("stream_options")
     if options is not None and not stream:
@@ -120,9 +120,9 @@ def _check(data: dict[str, Any], rules: Rules) -> ChatRequest:
     )
 
 
-def _check_model(data: dict[str, Any]) -> None:
+def _check_model(data: dict[str, Any], rules: Rules) -> None:
     model = data["model"]
-    if MISSING in model:
+    if MISSING in model and not rules.any_model:
         raise Refused(Problem.MODEL_NOT_FOUND, "model", model=model)
     if STREAM_ONLY in model and data.get("stream") is not True:
         raise Refused(Problem.STREAM_ONLY, "stream", model=model)

@@ -1,49 +1,65 @@
-"""MiniMax: errors are a base_resp in a 200, and thinking stands in the content unless it is split off."""
+"""MiniMax: errors come with status 200 and a base_resp, and thinking stays in the content unless it is split off."""
 
 from __future__ import annotations
 
 from batchrun.simulator.dialects import openai
-from batchrun.simulator.dialects.base import Dialect, ErrorRow, Facts, derived, model_of
-from batchrun.simulator.dialects.rules import Rules
+from batchrun.simulator.dialects.base import Dialect, ErrorRow, Facts, derived
+from batchrun.simulator.dialects.rules import Params, Rules, by_type
 from batchrun.simulator.dialects.shapes import Body, Shape
 from batchrun.simulator.problems import Problem
 
-_OK = {"status_code": 0, "status_msg": ""}
-_MONEY = ErrorRow(200, "insufficient balance", None, 1008)
-_TOKENS = ErrorRow(200, "token limit", None, 1039)
-_CONNECTIONS = ErrorRow(200, "connection limit", None, 1041)
-_KEY = ErrorRow(200, "invalid api key", None, 2049)
+_OK = 200
+#: What may go well another time.
+_AGAIN = (408, 409, 425, 500, 502, 503)
 
 
-def _plain(row: ErrorRow) -> ErrorRow:
-    # What comes from in front of the API keeps its status.
-    if row.status == 400:
-        return ErrorRow(200, row.message, None, 2013)
-    return ErrorRow(200 if row.status == 429 else row.status, row.message, None, 1002 if row.status == 429 else 1000)
+def _row(code: int, message: str) -> ErrorRow:
+    return ErrorRow(_OK, message, code=code)
 
+
+def _other(row: ErrorRow) -> ErrorRow:
+    return _row(1000, "unknown error") if row.status in _AGAIN else _row(2013, f"invalid params, {row.message}")
+
+
+_MONEY = _row(1008, "insufficient balance")
+_RATE = _row(1002, "rate limit")
+_TOKENS = _row(1039, "token limit")
+_CONNECTIONS = _row(1041, "conn limit")
 
 ERRORS = derived(
     openai.ERRORS,
-    _plain,
+    _other,
     {
-        Problem.CONTENT_FILTER: ErrorRow(200, "input new_sensitive", None, 1026),
-        Problem.NO_KEY: ErrorRow(200, "not authorized", None, 1004),
-        Problem.WRONG_KEY: _KEY,
-        Problem.FORBIDDEN: ErrorRow(200, "not authorized", None, 1004),
+        Problem.CONTENT_FILTER: _row(1026, "input new_sensitive"),
+        Problem.NO_KEY: _row(1004, "login fail: Please carry the API secret key in the 'Authorization' field"),
+        Problem.WRONG_KEY: _row(2049, "invalid api key"),
         Problem.PAYMENT: _MONEY,
         Problem.QUOTA: _MONEY,
-        Problem.MODEL_NOT_FOUND: ErrorRow(200, "invalid params, unknown model '{model}'", None, 2013),
+        Problem.FORBIDDEN: _row(1004, "not authorized"),
+        # What answers for a wrong path is not known.
+        Problem.UNKNOWN_PATH: ErrorRow(404, "404 page not found", code=404),
+        Problem.WRONG_METHOD: ErrorRow(405, "405 method not allowed", code=405),
+        Problem.TIMEOUT: _row(1001, "timeout"),
+        Problem.REQUEST_RATE: _RATE,
+        Problem.BURST: _RATE,
         Problem.TOKEN_RATE: _TOKENS,
         Problem.THROTTLED: _TOKENS,
         Problem.CONCURRENCY: _CONNECTIONS,
         Problem.BALANCE_CONCURRENCY: _CONNECTIONS,
+        Problem.DAILY_LIMIT: _row(2056, "usage limit exceeded"),
+        Problem.OVERLOADED: _row(1002, "rate limit"),
+        Problem.SERVER: _row(1013, "internal error"),
     },
 )
 
 
 def error(row: ErrorRow, message: str, _param: str | None, _facts: Facts) -> Body:
-    """Shape an error body."""
+    """Shape an error body: a base_resp alone."""
     return {"base_resp": {"status_code": row.code, "status_msg": message}, "simulated": True}
+
+
+def _by_model(params: Params) -> bool | None:
+    return True if str(params.get("model")).startswith(("MiniMax-M2", "MiniMax-M3")) else None
 
 
 MINIMAX = Dialect(
@@ -52,11 +68,17 @@ MINIMAX = Dialect(
     errors=ERRORS,
     error=error,
     shape=Shape(
-        extras={"base_resp": _OK, "input_sensitive": False, "output_sensitive": False},
-        stream_extras={},
+        extras={
+            "input_sensitive": False,
+            "output_sensitive": False,
+            "input_sensitive_type": 0,
+            "output_sensitive_type": 0,
+            "base_resp": {"status_code": 0, "status_msg": ""},
+        },
         choice=lambda _: {},
     ),
-    rules=Rules(json_word=None, thinks_in_content=lambda params: params.get("reasoning_split") is not True),
-    model=model_of("minimax"),
-    framed=frozenset({200}),
+    rules=Rules(
+        switches=(by_type, _by_model), thinks_in_content=lambda params: params.get("reasoning_split") is not True
+    ),
+    framed=frozenset({_OK}),
 )

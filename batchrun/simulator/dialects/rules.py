@@ -59,7 +59,7 @@ class Rules:
     `ignored` parameters are dropped unread. `json_word` is the refusal of json_object without that word, None
     where the word is not needed. `switches` are the ways to turn thinking on and off, the first that says anything
     decides; without a word a model thinks when its name says so. `thinks_in_content` tells whether the
-    thinking of this request goes into the content.
+    thinking of this request goes into the content. With `any_model`, no model is missing.
     """
 
     checks: tuple[Check, ...] = ()
@@ -68,6 +68,7 @@ class Rules:
     max_stops: int = 4
     switches: tuple[Switch, ...] = (by_effort,)
     thinks_in_content: Callable[[Params], bool] = lambda _: False
+    any_model: bool = False
 
     def thinks(self, params: Params) -> bool:
         """Tell whether the answer to this request begins with thinking."""

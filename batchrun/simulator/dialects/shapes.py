@@ -21,6 +21,7 @@ class UsageAt(StrEnum):
     """Where the token counts stand in a stream."""
 
     REQUESTED = "requested"  # on a chunk of their own without choices, and only for include_usage
+    APART = "apart"  # the same, while the other chunks do not have the key
     FINISH = "finish"  # on the finish chunk, asked for or not
     CHOICE = "choice"  # in the choice that finishes; for include_usage on a chunk of their own as well
 
