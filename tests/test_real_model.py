@@ -101,6 +101,34 @@ def test_every_prompt_english_or_chinese_gets_the_answer_of_the_model(batchrun, 
     )
 
 
+def test_a_streamed_answer_is_the_answer_that_comes_whole(batchrun, server, job, tmp_path):
+    """The same prompt, without chance in it, both ways: what the events make up is what comes in one piece."""
+    items = prompts(*PROMPTS)
+    run = job(server, *items, params={**SHORT, "seed": 1, "cache_prompt": False})
+    assert batchrun(*run, OPENAI_API_KEY=KEY).code == 0
+    text = (tmp_path / "job.toml").read_text("utf-8")
+    (tmp_path / "job.toml").write_text(
+        text.replace("[params]", 'stream = true\ndialect = "llamacpp"\n[params]'), "utf-8"
+    )
+    assert batchrun(*run, "-o", "streamed", OPENAI_API_KEY=KEY).code == 0
+    whole, streamed = (
+        {one["id"]: one for one in records(tmp_path / name / "results.jsonl")} for name in ("out", "streamed")
+    )
+    assert streamed.keys() == whole.keys()
+    for item, record in streamed.items():
+        assert record["finish_reason"] == "stop"
+        assert record["usage"] == whole[item]["usage"]
+        assert record["provider"]["headers"]["content-type"].startswith("text/event-stream")
+        body, other = record["provider"]["body"], whole[item]["provider"]["body"]
+        assert body["object"] == other["object"] == "chat.completion"
+        assert body.keys() == other.keys()
+        assert body["timings"].keys() == other["timings"].keys()
+        assert body["choices"][0]["message"].keys() == other["choices"][0]["message"].keys()
+    # Several at a time share a batch, in which the last digits of the arithmetic, and so a word, may differ.
+    same = sum(record["output"] == whole[item]["output"] for item, record in streamed.items())
+    assert same >= len(PROMPTS) - 2
+
+
 def test_a_strict_schema_holds_for_every_output(batchrun, server, job, tmp_path):
     schema = {
         "type": "object",
