@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchrun.endpoint.answers import understand
-from batchrun.endpoint.dialect import choose
+from batchrun.endpoint.recognise import choose
 from batchrun.items import ItemReader, parse_line
 from batchrun.job import JobError, as_plain
 from batchrun.lines import expand_inputs

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scripted import completion
 
 from batchrun.endpoint.answers import kept_headers, understand
-from batchrun.endpoint.dialect import unknown
+from batchrun.endpoint.dialect_files import unknown
 from batchrun.records import EndpointError, Provider, Response
 
 DIALECT = unknown()

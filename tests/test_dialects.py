@@ -16,7 +16,8 @@ from scripted import Scripted, Wait, completion, http, ok
 
 from batchrun import JobError
 from batchrun.endpoint.adapt import Adapter, thinks
-from batchrun.endpoint.dialect import choose, load, load_file, names, recognise
+from batchrun.endpoint.dialect_files import load, load_file, names
+from batchrun.endpoint.recognise import choose, recognise
 from batchrun.endpoint.watch import Watch
 from batchrun.records import Provider, Response
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from conftest import ROOT, Ended, environment, records
 
 from batchrun.cli import main
-from batchrun.endpoint.dialect import load_file
+from batchrun.endpoint.dialect_files import load_file
 from batchrun.job import Job
 from batchrun.records import ErrorKind
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import records
 
 from batchrun.endpoint.answers import understand
-from batchrun.endpoint.dialect import load, names, unknown
+from batchrun.endpoint.dialect_files import load, names, unknown
 from batchrun.records import EndpointError, Response
 
 FOLDER = Path(__file__).parent / "dialects"

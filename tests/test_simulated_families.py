@@ -15,7 +15,7 @@ import pytest
 from conftest import environment, records, write_lines
 
 from batchrun.endpoint.client import Client
-from batchrun.endpoint.dialect import load
+from batchrun.endpoint.dialect_files import load
 from batchrun.endpoint.target import Target
 from batchrun.job import Retry
 from batchrun.records import EndpointError, Request

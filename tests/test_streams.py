@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scripted import completion
 
 from batchrun.endpoint.answers import understand, understand_stream
-from batchrun.endpoint.dialect import Dialect, load, unknown
+from batchrun.endpoint.dialect import Dialect
+from batchrun.endpoint.dialect_files import load, unknown
 from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.records import EndpointError, Response
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrun.endpoint.answers import kept_headers
-from batchrun.endpoint.dialect import unknown
+from batchrun.endpoint.dialect_files import unknown
 from batchrun.endpoint.waits import MAX_WAIT_S, asked_wait
 
 WAITS = unknown().wait

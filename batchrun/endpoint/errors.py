@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrun.endpoint.dialect import recognise_answer
+from batchrun.endpoint.recognise import recognise_answer
 from batchrun.endpoint.waits import asked_wait
 from batchrun.records import EndpointError, ErrorKind, Provider, Usage
 

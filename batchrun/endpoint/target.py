@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from batchrun.endpoint.dialect import Dialect, choose
+from batchrun.endpoint.dialect import Dialect
+from batchrun.endpoint.recognise import choose
 from batchrun.job import ATTEMPT_TIMEOUT_S, ITEM_TIMEOUT_S, JobError
 from batchrun.records import ErrorKind
 
