@@ -159,6 +159,8 @@ def test_a_job_names_its_dialect_file_relative_to_itself(
         ("[[error]]\nkind = 'quota'\ncause = 'speed'", '"concurrency"'),
         ("[[error]]\nkind = 'quota'\nmesage = 'x'", "did you mean message?"),
         ("[[wait]]\nunit = 'h'", '"duration"'),
+        ("[[wait]]\nmessage = 'in 5 s'", "with a group for the number"),
+        ("[[limit]]\nwhat = 'requests'\nmessage = 'RPM'", "with a group for the number"),
         ("[[parameter]]\nname = 'n'\nrule = 'eat'", '"clamp"'),
         ("extends = 'nobody'", "extends: expected one of"),
         ("title = ", "not valid TOML"),

@@ -79,8 +79,8 @@ def _build(name: str, values: Mapping[str, Any], *, guessed: bool) -> Dialect:
         *(row for row in rows["error"] if not row.by_status_alone),
         *(row for row in rows["error"] if row.by_status_alone),
     )
-    # How a family is recognised, where it lives and what it sells is not inherited.
-    for key in ("recognise", "base_url", "lane"):
+    # How a family is recognised and where it lives is not inherited.
+    for key in ("recognise", "base_url"):
         rows[key] = values.get(key, ())
     kinds: dict[str, ErrorKind | None] = {}
     for row in rows["finish"]:
@@ -114,6 +114,13 @@ def _pattern(value: object) -> Pattern:
         except re.error as error:
             raise ValueError(f"a regular expression ({error})") from error
     raise ValueError("a regular expression")
+
+
+def _group(value: object) -> Pattern:
+    pattern = _pattern(value)
+    if not pattern.groups:
+        raise ValueError("a regular expression with a group for the number, such as (\\d+)")
+    return pattern
 
 
 def _kind(value: object) -> ErrorKind:
@@ -174,9 +181,9 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     ),
     "wait": (
         WaitRow,
-        {"header": _header, "message": _pattern, "unit": expect.one_of("s", "ms", "duration")},
+        {"header": _header, "message": _group, "unit": expect.one_of("s", "ms", "duration")},
     ),
-    "limit": (LimitRow, {"what": _cause, "message": _pattern}),
+    "limit": (LimitRow, {"what": _cause, "message": _group}),
     "finish": (FinishRow, {"reason": _TEXT, "kind": _kind}),
     "parameter": (
         ParameterRow,
