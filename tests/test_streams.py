@@ -323,6 +323,15 @@ def test_content_alone_is_progress() -> None:
     assert stream.done
 
 
+def test_a_long_event_in_many_pieces_takes_no_longer_than_its_bytes() -> None:
+    """Joined again for every piece, this would copy 50 GB."""
+    text = "x" * (20 << 20)
+    data = events(chunk({"content": text}, "stop"))
+    assert answer(data, step=4096).text == text
+    lines = b"data: {\n" + b"data: 1,\n" * 200_000 + b"\n"
+    assert refused(lines).kind == "invalid_response"
+
+
 @pytest.mark.parametrize("data", [b"", b"{}", b'{"data": 1}', b"<html>", b"data", b"dat: x", b"x: y", b"[1]"])
 def test_what_is_no_stream_is_not_taken_for_one(data: bytes) -> None:
     assert not begins_like_a_stream(data)

@@ -245,6 +245,23 @@ def test_an_endpoint_that_wants_neither_is_asked_twice_and_no_more(
     assert len(server.calls) == 2
 
 
+def test_a_refusal_of_one_item_does_not_take_away_what_works(
+    serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    """What one item's error says of streaming may be its own text, repeated by the endpoint."""
+    quoted = {"error": {"message": "cannot answer: 'our radio only supports streaming'"}}
+
+    def script(call: Call) -> Iterable[Action]:
+        if call.prompt == "p3":
+            return [http(400, quoted)]
+        if call.body.get("stream"):
+            return [http(400, {"error": {"message": "stream is not supported by this model"}})]
+        return [ok()]
+
+    ran = go(serve(script), 12, concurrency=1)
+    assert (ran.summary.results, [one["id"] for one in ran.failures]) == (11, ["p3"])
+
+
 def test_a_gateway_that_gives_up_on_long_answers_is_streamed_from_then_on(
     serve: Callable[..., Scripted], go: Callable[..., Ran]
 ) -> None:

@@ -59,9 +59,10 @@ class Client:
         self._dialect = target.dialect
         self._retry = target.retry
         self._stream = target.stream
-        #: By model: whether its answers are streamed, as the endpoint wants it, and what it refused.
+        #: By model: whether its answers are streamed, as the endpoint wants it, what it refused, and what worked.
         self._learned: dict[str, bool] = {}
         self._refused: set[tuple[str, bool]] = set()
+        self._worked: set[tuple[str, bool]] = set()
         self._stream_suffix = _stream_suffix(target.dialect)
         self._watch = Watch(target.dialect)
         self._notice = notice
@@ -95,21 +96,30 @@ class Client:
 
         If the endpoint refuses the way in which the answer was to come, it is asked once more in the other way.
         """
-        while True:
-            streamed = self._streams(request)
+        streamed = self._streams(request)
+        try:
+            response = await self._send(request, idempotency_key, streamed=streamed)
+        except EndpointError as error:
+            if not self._changes_over(request.model, error, streamed=streamed):
+                raise self._explained(error, streamed=streamed) from error.__cause__
+            streamed = not streamed
             try:
                 response = await self._send(request, idempotency_key, streamed=streamed)
-            except EndpointError as error:
-                if self._changes_over(request.model, error, streamed=streamed):
-                    continue
-                words = hint(self._dialect, error, self._base_url, streamed=streamed)
-                if words:
-                    error.message = f"{error.message} ({words})"
-                raise
-            found = self._watch.warnings(request.model, response)
-            if found:
-                response.warnings = (*response.warnings, *found)
-            return response
+            except EndpointError as second:
+                self._changes_over(request.model, second, streamed=streamed)
+                raise self._explained(second, streamed=streamed) from second.__cause__
+        self._worked.add((request.model, streamed))
+        found = self._watch.warnings(request.model, response)
+        if found:
+            response.warnings = (*response.warnings, *found)
+        return response
+
+    def _explained(self, error: EndpointError, *, streamed: bool) -> EndpointError:
+        """Add to an error's message what the dialect knows of such mistakes."""
+        words = hint(self._dialect, error, self._base_url, streamed=streamed)
+        if words:
+            error.message = f"{error.message} ({words})"
+        return error
 
     def _streams(self, request: Request) -> bool:
         if self._stream != "auto":
@@ -119,7 +129,9 @@ class Client:
     def _changes_over(self, model: str, error: EndpointError, *, streamed: bool) -> bool:
         """Learn how the endpoint wants to answer; tell whether the request is to be sent again at once."""
         wanted = error.remedy == "stream"
-        if error.remedy is None or self._stream != "auto" or wanted == streamed or (model, wanted) in self._refused:
+        if error.remedy is None or self._stream != "auto" or wanted == streamed:
+            return False
+        if (model, wanted) in self._refused and (model, wanted) not in self._worked:
             return False
         self._refused.add((model, streamed))
         if self._learned.get(model) != wanted:

@@ -35,7 +35,7 @@ class Stream:
         self.done = False
         self.error: dict[str, Any] | None = None
         self.malformed: bytes | None = None
-        self._rest = b""
+        self._rest: list[bytes] = []
         self._data: list[bytes] = []
         self._is_error_event = False
         self._whole: dict[str, Any] = {}
@@ -45,27 +45,26 @@ class Stream:
     def feed(self, data: bytes) -> bool:
         """Take bytes; tell whether there was content in them, which keep-alives and empty deltas are not."""
         self._progress = False
-        data = self._rest + data
+        if self._rest and self._rest[-1].endswith(b"\r"):
+            data = self._rest.pop() + data
         # A carriage return at the very end may be half of a line's end.
         usable = len(data) - 1 if data.endswith(b"\r") else len(data)
         last = max(data.rfind(b"\n", 0, usable), data.rfind(b"\r", 0, usable)) + 1
-        self._rest = data[last:]
-        if last:
-            for line in _LINE_END.split(data[:last])[:-1]:
-                self._line(line)
+        if not last:
+            self._rest.append(data)  # joined at a line's end only, for an event may be long
+            return False
+        lines = _LINE_END.split(b"".join((*self._rest, data[:last])))
+        self._rest = [data[last:]] if last < len(data) else []
+        for line in lines[:-1]:
+            self._line(line)
         return self._progress
 
     def end(self) -> None:
         """Take what came last, though nothing marks its end."""
-        for line in _LINE_END.split(self._rest):
+        for line in _LINE_END.split(b"".join(self._rest)):
             self._line(line)
-        self._rest = b""
+        self._rest = []
         self._line(b"")
-
-    @property
-    def pending_bytes(self) -> int:
-        """How many bytes of an event wait for its end."""
-        return len(self._rest) + sum(map(len, self._data))
 
     def completion(self) -> dict[str, Any]:
         """Give the chat completion that the events make up."""
@@ -81,8 +80,8 @@ class Stream:
         name = name.removeprefix(b"\xef\xbb\xbf").strip()
         value = value.removeprefix(b" ")
         if name == b"data":
-            # Some servers end an event with one line end only.
-            if self._data and _parse(b"\n".join(self._data)) is not None:
+            # Some servers end an event, which is one line then, with one line end only.
+            if len(self._data) == 1 and _parse(self._data[0]) is not None:
                 self._dispatch()
             self._data.append(value)
         elif name == b"event":
