@@ -200,6 +200,17 @@ class Response:
     warnings: tuple[str, ...] = ()
 
 
+def readable(text: str) -> str:
+    """Join the halves of characters in a text, and replace those that are alone: no record can hold them."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 class EndpointError(Exception):
     """One attempt ended without a usable answer.
 
@@ -224,10 +235,11 @@ class EndpointError(Exception):
         usage: Usage | None = None,
         retry_after_s: float | None = None,
     ) -> None:
+        message = readable(message)
         super().__init__(message)
         self.kind = kind
         self.message = message
-        self.code = code
+        self.code = None if code is None else readable(code)
         self.provider = provider
         self.usage = usage
         self.retry_after_s = retry_after_s

@@ -132,6 +132,30 @@ def test_reasoning_and_refusals_are_put_together() -> None:
     assert (error.kind, "I cannot." in error.message) == ("content_filter", True)
 
 
+def half(delta: bytes) -> bytes:
+    return b'data: {"id":"c-1","model":"m-1","choices":[{"index":0,"delta":%s}]}\n\n' % delta
+
+
+def test_halves_of_a_character_in_two_events_are_one() -> None:
+    data = half(b'{"content":"a\\ud83d"}') + half(b'{"content":"\\ude00b"}') + events(chunk({}, "stop", usage=USAGE))
+    found = answer(data)
+    assert (found.text, found.warnings) == ("a😀b", ())
+    assert orjson.loads(found.provider.body)["choices"][0]["message"]["content"] == "a😀b"
+
+
+def test_half_a_character_is_replaced_wherever_it_stands() -> None:
+    data = half(b'{"content":"a\\ud83d","reasoning_content":"\\ude00"}') + events(chunk({}, "stop", usage=USAGE))
+    found = answer(data)
+    assert (found.text, found.reasoning, found.warnings) == ("a\ufffd", "\ufffd", ("lone_surrogate_replaced",))
+    data = half(b'{"content":"a"}') + b'data: {"error":{"message":"bad \\ud83d","code":"x\\ud83d"}}\n\n'
+    error = refused(data)
+    assert (error.message, error.code) == ("HTTP 200: bad \ufffd", "x\ufffd")
+    inner = json.dumps({"message": "bad \ud83d"})
+    with pytest.raises(EndpointError) as caught:
+        understand(400, {}, json.dumps({"error": {"message": inner}}).encode(), unknown())
+    orjson.dumps([caught.value.message, caught.value.code])
+
+
 def test_content_may_come_in_parts() -> None:
     def parts(text: str) -> dict[str, Any]:
         return {"content": [{"type": "text", "text": text}]}
@@ -338,7 +362,7 @@ def test_what_is_no_stream_is_not_taken_for_one(data: bytes) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec=None), max_size=4),
     lambda child: (
         st.lists(child, max_size=3)
         | st.dictionaries(
@@ -365,6 +389,8 @@ def test_any_events_are_an_answer_or_an_endpoint_error(values: list[Any], more: 
     except EndpointError as error:
         found = error
     provider = found.provider
+    texts = [found.text, found.reasoning, found.model] if isinstance(found, Response) else [found.message, found.code]
+    orjson.dumps(texts)
     assert b"\n" not in provider.body
     json.loads(provider.body)
 

@@ -110,11 +110,14 @@ def _assembled(
     value = stream.completion()
     if stream.error is not None and not value["choices"]:
         value = stream.error  # an error that came as an event is kept as it is
-    kept = _dump(value, warnings)
+    kept, is_whole = _dump(value, warnings)
     clean = scrub(kept) if scrub else kept
     if scrub and stream.malformed is not None:
         stream.malformed = scrub(stream.malformed)
-    return (value, kept) if clean == kept else (json.loads(clean), clean)
+    if not is_whole or clean != kept:
+        mended = json.loads(clean)
+        value = mended if isinstance(mended, dict) else {"choices": []}
+    return value, clean
 
 
 def _cut_off(value: dict[str, Any], stream: Stream, dialect: Dialect) -> str | None:
@@ -129,14 +132,17 @@ def _cut_off(value: dict[str, Any], stream: Stream, dialect: Dialect) -> str | N
     return None
 
 
-def _dump(value: dict[str, Any], warnings: list[str]) -> bytes:
+def _dump(value: dict[str, Any], warnings: list[str]) -> tuple[bytes, bool]:
+    """Write what the events make up; tell whether that is all of it, or had to be mended to be written."""
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value), True
     except TypeError:  # whole numbers beyond 64 bits, lone surrogates, deep nesting
         try:
-            return _without_lone_surrogates(json.dumps(value).encode(), warnings)
-        except RecursionError:
-            return orjson.dumps("nested too deeply to be kept")
+            # Halves of a character that came in two events are one here.
+            text = json.dumps(value, allow_nan=False).encode()
+        except (ValueError, RecursionError):
+            return orjson.dumps("nested too deeply, or with numbers too large, to be kept"), False
+    return _without_lone_surrogates(text, warnings), False
 
 
 def _parse(body: bytes, warnings: list[str]) -> tuple[Any, bytes]:

@@ -276,9 +276,13 @@ def _parse(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(data.decode("utf-8", "replace"))
+            return json.loads(data.decode("utf-8", "replace"), parse_constant=_refuse)
         except (ValueError, RecursionError):
             return None
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
 
 
 def _dump(value: Any) -> bytes:
