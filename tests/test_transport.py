@@ -330,6 +330,22 @@ def test_another_model_and_missing_reasoning_are_warnings(
     assert {"other_model:cheaper-model (1 items)", "no_reasoning (1 items)"} <= set(ran.summary.warnings)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_key_that_comes_in_pieces_is_nowhere(
+    stream: bool, serve: Callable[..., Scripted], go: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """Also where nobody asked for a stream, and where the pieces are parts of a content list."""
+    parts = [{"type": "text", "text": KEY[:10]}, {"type": "text", "text": KEY[10:]}]
+    answers = {
+        "p0": streamed(piece({"content": KEY[:10]}), piece({"content": KEY[10:]}), *END, DONE),
+        "p1": http(200, completion(parts)),
+    }
+    ran = go(serve(lambda call: [answers[call.prompt]]), 2, stream=stream)
+    assert [record["output"] for record in ran.results] == ["[key]", "[key]"]
+    for path in (tmp_path / "out").iterdir():
+        assert KEY.encode() not in path.read_bytes()
+
+
 def test_the_key_is_nowhere_in_what_a_stream_left(
     serve: Callable[..., Scripted], go: Callable[..., Ran], tmp_path: Path
 ) -> None:

@@ -55,14 +55,20 @@ def _readable(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def understand(status: int, headers: dict[str, str], body: bytes, dialect: Dialect) -> Response:
-    """Make the response of an answer. Raises `EndpointError` with its kind, the body kept as received."""
+def understand(
+    status: int, headers: dict[str, str], body: bytes, dialect: Dialect, scrub: Callable[[bytes], bytes] | None = None
+) -> Response:
+    """Make the response of an answer. Raises `EndpointError` with its kind, the body kept as received.
+
+    `scrub` takes out of it what must not be kept.
+    """
+    body = scrub(body) if scrub else body
     body = body.strip(b" \t\r\n\x00").removeprefix(b"\xef\xbb\xbf").lstrip()
     if body[:1] != b"{" and begins_like_a_stream(body):
         stream = Stream()
         stream.feed(body)
         stream.end()
-        return understand_stream(status, headers, stream, dialect)
+        return understand_stream(status, headers, stream, dialect, scrub)
     warnings: list[str] = []
     value, kept = _parse(body, warnings)
     provider = Provider(status, headers, kept)

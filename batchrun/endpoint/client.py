@@ -163,10 +163,25 @@ class Client:
             raise self._broken(answer, ErrorKind.NETWORK, self._words("the answer broke off", error)) from error
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
             raise self._broken(answer, ErrorKind.NETWORK, self._words(type(error).__name__, error)) from error
-        if answer.stream is not None:
-            answer.stream.end()
-            return understand_stream(answer.status, answer.headers, answer.stream, self._dialect, self._scrub)
-        return understand(answer.status, answer.headers, self._scrub(answer.body), self._dialect)
+        try:
+            return self._without_key(self._understand(answer))
+        except EndpointError as error:
+            error.message = self._hide(error.message)
+            raise
+
+    def _understand(self, answer: _Answer) -> Response:
+        if answer.stream is None:
+            return understand(answer.status, answer.headers, answer.body, self._dialect, self._scrub)
+        answer.stream.end()
+        return understand_stream(answer.status, answer.headers, answer.stream, self._dialect, self._scrub)
+
+    def _without_key(self, response: Response) -> Response:
+        """Take the key out of texts in which it came in pieces."""
+        if response.text:
+            response.text = self._hide(response.text)
+        if response.reasoning:
+            response.reasoning = self._hide(response.reasoning)
+        return response
 
     async def _exchange(self, answer: _Answer, body: bytes, idempotency_key: str | None, *, streamed: bool) -> None:
         if self._session is None:
