@@ -17,6 +17,7 @@ from scripted import Scripted, Wait, completion, http, ok
 from batchrun import JobError
 from batchrun.endpoint.adapt import Adapter, thinks
 from batchrun.endpoint.dialect_files import load, load_file, names
+from batchrun.endpoint.errors import classify
 from batchrun.endpoint.recognise import choose, recognise
 from batchrun.endpoint.watch import Watch
 from batchrun.records import Provider, Response
@@ -159,6 +160,8 @@ def test_a_job_names_its_dialect_file_relative_to_itself(
         ("[[error]]\nkind = 'quota'\ncause = 'speed'", '"concurrency"'),
         ("[[error]]\nkind = 'quota'\nmesage = 'x'", "did you mean message?"),
         ("[[wait]]\nunit = 'h'", '"duration"'),
+        ("[[parameter]]\nname = 'n'\nrule = 'rename'\nto = 'stream'", "made by batchrun itself"),
+        ("[[lane]]\nbase_url = 'x'\nexpected = 'x'\npath = '.evil.example/x'", "begins with /"),
         ("[[wait]]\nmessage = 'in 5 s'", "with a group for the number"),
         ("[[limit]]\nwhat = 'requests'\nmessage = 'RPM'", "with a group for the number"),
         ("[[parameter]]\nname = 'n'\nrule = 'eat'", '"clamp"'),
@@ -171,6 +174,22 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_place(tmp_path: Path, te
         load_file(own(tmp_path, text))
     assert str(tmp_path / "mine.toml") in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_a_file_may_be_called_generic_and_a_group_may_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "generic.toml"
+    path.write_text("[[limit]]\nwhat = 'concurrency'\nmessage = 'limit( \\d+)?'\n[[wait]]\nmessage = 'limit( x)?'\n")
+    dialect = load_file(path)
+    assert dialect.finish_kinds["length"] == "truncated"
+    provider = Provider(429, {}, b'{"error":{"message":"concurrency limit"}}')
+    error = classify(provider, orjson.loads(provider.body), dialect)
+    assert (error.kind, error.cause, error.limit, error.retry_after_s) == ("rate_limited", "concurrency", None, None)
+
+
+def test_a_renamed_parameter_is_bounded_under_its_new_name() -> None:
+    body = {"model": "m", "max_completion_tokens": 10**9}
+    assert Adapter(load("deepseek"), change=True)(body)[0] is True
+    assert body == {"model": "m", "max_tokens": 393216}
 
 
 def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
@@ -244,11 +263,15 @@ def test_when_answers_are_better_streamed() -> None:
 def test_changed_parameters_are_in_the_summary_and_change_no_fingerprint(
     serve: Callable[..., Scripted], go: Callable[..., Ran], tmp_path: Path
 ) -> None:
-    path = own(tmp_path, '[[parameter]]\nname = "model"\nrule = "ignored"\n[[parameter]]\nname = "n"\nrule = "drop"\n')
+    path = own(
+        tmp_path, '[[parameter]]\nname = "temperature"\nrule = "ignored"\n[[parameter]]\nname = "n"\nrule = "drop"\n'
+    )
     server = serve(lambda call: [ok()])
-    ran = go(server, 2, dialect=str(path), drop_unsupported=True)
-    assert any("ignores model" in warning for warning in ran.summary.warnings)
-    assert go(server, 2, dialect="auto").summary.tally.attempts == 0
+    ran = go(server, 2, dialect=str(path), drop_unsupported=True, params={"temperature": 1, "n": 2})
+    assert {"temperature", "n"} == {word for warning in ran.summary.warnings for word in ("temperature", "n")
+                                    if f" {word};" in warning}  # fmt: skip
+    assert all("n" not in call.body and call.body["temperature"] == 1 for call in server.calls)
+    assert go(server, 2, dialect="auto", params={"temperature": 1, "n": 2}).summary.tally.attempts == 0
 
 
 def test_a_usual_mistake_is_named(serve: Callable[..., Scripted], go: Callable[..., Ran]) -> None:

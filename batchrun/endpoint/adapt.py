@@ -31,10 +31,11 @@ class Adapter:
         model = str(body.get("model"))
         thinking = thinks(dialect, model, body)
         changed = False
-        for name in self._names.intersection(body):
-            row = _row(dialect, name, model, thinking)
-            if row is not None:
-                changed = self._apply(row, body) or changed
+        for rule_is_rename in (True, False):  # a renamed parameter is then looked at under its new name
+            for name in sorted(self._names.intersection(body)):
+                row = _row(dialect, name, model, thinking)
+                if row is not None and (row.rule == "rename") is rule_is_rename:
+                    changed = self._apply(row, body) or changed
         return changed, self._streams(model, thinking, body)
 
     def _apply(self, row: ParameterRow, body: dict[str, Any]) -> bool:

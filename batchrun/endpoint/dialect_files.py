@@ -54,7 +54,7 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Dialect:
     """Read a dialect that comes with batchrun, by its name."""
     text = files("batchrun.endpoint").joinpath("dialects", f"{name}.toml").read_text("utf-8")
-    return _build(name, _read(text, f"dialect {name}"), guessed=False)
+    return _build(name, _read(text, f"dialect {name}"), extends=name != GENERIC)
 
 
 def load_file(path: Path) -> Dialect:
@@ -68,11 +68,11 @@ def load_file(path: Path) -> Dialect:
     extends = values.get("extends", GENERIC)
     if extends not in names():
         raise JobError(f"{path}: extends: expected one of {', '.join(names())}, got {extends!r}")
-    return _build(path.stem, values, guessed=False)
+    return _build(path.stem, values)
 
 
-def _build(name: str, values: Mapping[str, Any], *, guessed: bool) -> Dialect:
-    base = None if name == GENERIC else load(values.get("extends", GENERIC))
+def _build(name: str, values: Mapping[str, Any], *, guessed: bool = False, extends: bool = True) -> Dialect:
+    base = load(values.get("extends", GENERIC)) if extends else None
     rows = {key: (*values.get(key, ()), *(getattr(base, key) if base else ())) for key in _TABLES}
     # What the endpoint says in words counts before what its status says, also if the status is a family's own row.
     rows["error"] = (
@@ -101,7 +101,7 @@ def _build(name: str, values: Mapping[str, Any], *, guessed: bool) -> Dialect:
 def unknown() -> Dialect:
     """Give the dialect of an endpoint that was not recognised: `generic`, until an answer shows more."""
     text = files("batchrun.endpoint").joinpath("dialects", f"{GENERIC}.toml").read_text("utf-8")
-    return _build(GENERIC, _read(text, "dialect generic"), guessed=True)
+    return _build(GENERIC, _read(text, "dialect generic"), guessed=True, extends=False)
 
 
 # --- reading a file -------------------------------------------------------------------------------------------------
@@ -121,6 +121,18 @@ def _group(value: object) -> Pattern:
     if not pattern.groups:
         raise ValueError("a regular expression with a group for the number, such as (\\d+)")
     return pattern
+
+
+def _path(value: object) -> str:
+    if isinstance(value, str) and value.startswith("/") and not value.startswith("//"):
+        return value
+    raise ValueError("a path that begins with /")
+
+
+def _parameter(value: object) -> str:
+    if value in _RESERVED:
+        raise ValueError(f"a parameter that is not made by batchrun itself ({', '.join(_RESERVED)})")
+    return _TEXT(value)
 
 
 def _kind(value: object) -> ErrorKind:
@@ -160,6 +172,7 @@ def _anything(value: object) -> object:
 
 
 _TEXT, _FLAG = expect.text, expect.flag
+_RESERVED = ("messages", "model", "stream")
 #: For every table of a dialect file: the type of its rows, and what turns each key's value into the row's.
 _TABLES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "recognise": (
@@ -188,8 +201,8 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "parameter": (
         ParameterRow,
         {
-            "name": _TEXT, "rule": expect.one_of("drop", "rename", "clamp", "fix", "ignored"), "model": _pattern,
-            "thinking": _FLAG, "to": _TEXT, "min": _number, "max": _number, "value": _anything,
+            "name": _parameter, "rule": expect.one_of("drop", "rename", "clamp", "fix", "ignored"), "model": _pattern,
+            "thinking": _FLAG, "to": _parameter, "min": _number, "max": _number, "value": _anything,
         },
     ),
     "thinking": (ThinkingRow, {"model": _pattern, "on": _table, "off": _table, "default": _FLAG}),
@@ -210,7 +223,7 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "lane": (
         LaneRow,
         {
-            "base_url": _pattern, "expected": _TEXT, "path": _TEXT, "attempt_timeout": expect.duration,
+            "base_url": _pattern, "expected": _TEXT, "path": _path, "attempt_timeout": expect.duration,
             "item_timeout": expect.duration,
         },
     ),

@@ -81,7 +81,7 @@ def _row(dialect: Dialect, status: int, signal: Signal, headers: dict[str, str])
 def _limit(dialect: Dialect, cause: str, message: str) -> int | None:
     for row in dialect.limit:
         found = row.message.search(message) if row.what == cause else None
-        if found and found.group(1).isdecimal():
+        if found and (found.group(1) or "").isdecimal():
             return int(found.group(1)[:9])
     return None
 
