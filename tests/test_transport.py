@@ -86,6 +86,44 @@ def test_a_server_that_keeps_silent_after_done_does_not_hold_the_item(
     assert time.monotonic() - started < 10
 
 
+ERROR_EVENT = b'data: {"error":{"message":"late","code":500}}\n\n'
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [part(DONE), Act.CLOSE],
+        [part(DONE), Wait(0.05), Act.RESET],
+        [part(DONE + ERROR_EVENT), LAST],
+        [part(DONE), Wait(0.05), part(ERROR_EVENT), LAST],
+        [part(DONE + DONE), LAST],
+        [part(b"data: [DONE]\n"), Act.HANG],
+        [Act.CLOSE],
+        [Act.HANG],
+    ],
+    ids=[
+        "closed",
+        "reset",
+        "an error",
+        "a late error",
+        "twice",
+        "half an event",
+        "no [DONE], closed",
+        "no [DONE], silence",
+    ],
+)
+def test_an_answer_that_is_complete_is_not_lost_to_what_comes_after_it(
+    end: list[Action], serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    server = serve(lambda call: [EVENTS, *map(part, [*TEXT, *END]), *end])
+    ran = go(server, 1, stream=True, retry=replace(QUICK, max_attempts=1, idle_timeout=0.4))
+    assert [(record["output"], record["usage"]) for record in ran.results] == [("ok", USAGE)]
+    strict = go(
+        server, ["strict"], stream=True, dialect="deepseek", retry=replace(QUICK, max_attempts=1, idle_timeout=0.4)
+    )
+    assert strict.summary.results == (1 if end[0] in (Act.CLOSE, Act.HANG) else 2), "[DONE] is demanded there"
+
+
 def test_a_whole_answer_to_a_streamed_request_is_an_answer(
     serve: Callable[..., Scripted], go: Callable[..., Ran]
 ) -> None:

@@ -154,15 +154,17 @@ class Client:
             finally:
                 self._deadlines.end()
         except TimeoutError as error:
-            raise self._broken(answer, ErrorKind.TIMEOUT, self._timeout_message(error)) from error
+            if not self._is_whole(answer):
+                raise self._broken(answer, ErrorKind.TIMEOUT, self._timeout_message(error)) from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(ErrorKind.NOT_AN_API, self._words("TLS certificate refused", error)) from error
         except aiohttp.ClientSSLError as error:
             raise EndpointError(ErrorKind.NETWORK, self._words("TLS failed", error)) from error
-        except aiohttp.ClientPayloadError as error:
-            raise self._broken(answer, ErrorKind.NETWORK, self._words("the answer broke off", error)) from error
         except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
-            raise self._broken(answer, ErrorKind.NETWORK, self._words(type(error).__name__, error)) from error
+            if not self._is_whole(answer):
+                broke_off = isinstance(error, aiohttp.ClientPayloadError)
+                words = self._words("the answer broke off" if broke_off else type(error).__name__, error)
+                raise self._broken(answer, ErrorKind.NETWORK, words) from error
         try:
             return self._without_key(self._understand(answer))
         except EndpointError as error:
@@ -233,6 +235,11 @@ class Client:
                 return
         answer.body = b"".join(parts)
 
+    def _is_whole(self, answer: _Answer) -> bool:
+        """Tell whether a stream said all that it had to say, before it broke off or stood still."""
+        stream = answer.stream
+        return stream is not None and stream.is_whole and (stream.done or not self._dialect.done)
+
     def _broken(self, answer: _Answer, kind: ErrorKind, message: str) -> EndpointError:
         """Make the error of an answer that broke off; what came of a stream is kept with it."""
         if answer.stream is None:
@@ -288,8 +295,8 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
         async with asyncio.timeout(_LINGER_S):
             while not response.content.at_eof():
                 await response.content.readany()
-    except TimeoutError:
-        response.close()
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        response.close()  # the answer is complete; how its connection ends is its own affair
 
 
 def _spellings(secret: bytes) -> re.Pattern[bytes]:

@@ -72,14 +72,25 @@ class Stream:
         whole["choices"] = [choice.whole() for _, choice in sorted(self._choices.items())]
         return whole
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether an answer came to its end, as far as the choices say it."""
+        ends = [choice.is_finished for choice in self._choices.values()]
+        return bool(ends) and all(ends) and self.error is None and self.malformed is None
+
     def _line(self, line: bytes) -> None:
+        if self.done:
+            return  # what comes after the end is no part of the answer
         if not line:
             self._dispatch()
             return
         name, _, value = line.partition(b":")
         name = name.removeprefix(b"\xef\xbb\xbf").strip()
         value = value.removeprefix(b" ")
-        if name == b"data":
+        if name == b"data" and value.strip() == b"[DONE]":
+            self._dispatch()
+            self.done = True
+        elif name == b"data":
             # Some servers end an event, which is one line then, with one line end only.
             if len(self._data) == 1 and _parse(self._data[0]) is not None:
                 self._dispatch()
@@ -94,9 +105,6 @@ class Stream:
         data, self._data = b"\n".join(self._data).strip(), []
         is_error, self._is_error_event = self._is_error_event, False
         if not data:
-            return
-        if data == b"[DONE]":
-            self.done = True
             return
         event = _parse(data)
         if isinstance(event, dict):
@@ -161,10 +169,15 @@ class _Choice:
                     progress = self._final(value) or progress
             elif key == "logprobs":
                 self._logprobs(value)
-            elif key != "index" and (value is not None or key not in self._fields):
+            elif key != "index" and (value not in (None, "") or key not in self._fields):
                 self._fields[key] = value
                 progress = progress or key == "finish_reason"
         return progress
+
+    @property
+    def is_finished(self) -> bool:
+        """Tell whether it said why it ended."""
+        return bool(self._fields["finish_reason"])
 
     def whole(self) -> dict[str, Any]:
         """Give the choice as it would have come in one piece."""
