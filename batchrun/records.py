@@ -224,6 +224,8 @@ class EndpointError(Exception):
     attempts: int | None = None
     then: ErrorKind | None = None
     remedy: Literal["stream", "no_stream"] | None = None
+    #: The request is worth sending once more at once, in the way that `remedy` says.
+    other_way: bool = False
 
     def __init__(
         self,

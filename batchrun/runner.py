@@ -330,6 +330,16 @@ class Runner:
         return waiting
 
     async def _attempt(self, work: _Work) -> Response:
+        """Make one attempt: two calls where the endpoint refused no more than the way in which the answer was to come."""
+        try:
+            return await self._call(work)
+        except EndpointError as refusal:
+            if not refusal.other_way:
+                raise
+            work.attempts -= 1
+            return await self._call(work, refusal)
+
+    async def _call(self, work: _Work, refusal: EndpointError | None = None) -> Response:
         """Admit, send, settle."""
         await self._pacer.admit()
         try:
@@ -337,7 +347,7 @@ class Runner:
             work.attempts += 1
             work.state = "sent"
             self._tally.attempts += 1
-            response = await self._client.chat(work.request, work.key)
+            response = await self._client.chat(work.request, work.key, refusal)
         except EndpointError as error:
             self._store.attempt_ended(work.item)
             self._tally.failed_attempts[error.kind.value] += 1

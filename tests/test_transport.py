@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -298,6 +299,41 @@ def test_a_refusal_of_one_item_does_not_take_away_what_works(
 
     ran = go(serve(script), 12, concurrency=1)
     assert (ran.summary.results, [one["id"] for one in ran.failures]) == (11, ["p3"])
+
+
+@pytest.mark.parametrize("words", ["stream is not supported", "Unrecognized request argument supplied: stream_options"])
+def test_a_timeout_puts_streaming_on_trial_and_no_more(
+    words: str, serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    def script(call: Call) -> Iterable[Action]:
+        if call.body.get("stream"):
+            return [Wait(0.02), http(400, {"error": {"message": words}})]
+        return [http(504, b"<html>")] if call.prompt == "p3" and call.attempt == 1 else [Wait(0.02), ok()]
+
+    server = serve(script)
+    ran = go(server, 40, concurrency=8)
+    assert (ran.summary.results, ran.summary.failures) == (40, 0)
+    assert sum(bool(call.body.get("stream")) for call in server.calls) <= 8, "those in flight, and none after them"
+
+
+def test_the_second_call_is_paced_counted_and_not_made_after_a_stop(
+    serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    server = serve(lambda call: good(call) if call.body.get("stream") else [http(400, ONLY)])
+    ran = go(server, 3, concurrency=1, rpm=600)
+    assert ran.summary.tally.attempts == len(server.calls) == 4
+    gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(server.calls)]
+    assert min(gaps) > 0.08
+
+    def dying(call: Call) -> Iterable[Action]:
+        if call.number == 1:
+            return [http(401, {"error": {"message": "no"}})]
+        return [Wait(0.3), http(400, ONLY)]
+
+    server = serve(dying)
+    ran = go(server, [f"q{n}" for n in range(20)], concurrency=8)
+    assert (ran.summary.exit_code, ran.summary.failures) == (4, 0)
+    assert not any(call.body.get("stream") for call in server.calls)
 
 
 def test_a_gateway_that_gives_up_on_long_answers_is_streamed_from_then_on(

@@ -59,10 +59,11 @@ class Client:
         self._dialect = target.dialect
         self._retry = target.retry
         self._stream = target.stream
-        #: By model: whether its answers are streamed, as the endpoint wants it, what it refused, and what worked.
+        #: By model: whether its answers are streamed, as the endpoint wants it.
         self._learned: dict[str, bool] = {}
-        self._refused: set[tuple[str, bool]] = set()
-        self._worked: set[tuple[str, bool]] = set()
+        #: Models that are streamed on trial, and those of which that was refused.
+        self._on_trial: set[str] = set()
+        self._unstreamable: set[str] = set()
         self._stream_suffix = _stream_suffix(target.dialect)
         self._watch = Watch(target.dialect)
         self._notice = notice
@@ -91,55 +92,64 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def chat(self, request: Request, idempotency_key: str | None = None) -> Response:
+    async def chat(
+        self, request: Request, idempotency_key: str | None = None, refusal: EndpointError | None = None
+    ) -> Response:
         """Send one chat completion request and read its whole answer. Raises `EndpointError`.
 
-        If the endpoint refuses the way in which the answer was to come, it is asked once more in the other way.
+        If its `other_way` is set, the endpoint refused the way in which the answer was to come: called again with it
+        as the `refusal`, the request goes out the other way. If that succeeds, it is the way for the model from then on.
         """
-        streamed = self._streams(request)
+        model = request.model
+        streamed = self._streams(request) if refusal is None else refusal.remedy == "stream"
         try:
             response = await self._send(request, idempotency_key, streamed=streamed)
         except EndpointError as error:
-            if not self._changes_over(request.model, error, streamed=streamed):
-                raise self._explained(error, streamed=streamed) from error.__cause__
-            streamed = not streamed
-            try:
-                response = await self._send(request, idempotency_key, streamed=streamed)
-            except EndpointError as second:
-                self._changes_over(request.model, second, streamed=streamed)
-                raise self._explained(second, streamed=streamed) from second.__cause__
-        self._worked.add((request.model, streamed))
-        found = self._watch.warnings(request.model, response)
+            if refusal is None:
+                self._look_for_the_other_way(model, error, streamed=streamed)
+            words = hint(self._dialect, error, self._base_url, streamed=streamed)
+            if words:
+                error.message = f"{error.message} ({words})"
+            raise
+        if streamed:
+            self._on_trial.discard(model)
+        if refusal is not None and self._learned.get(model) is not streamed:
+            self._learn(model, refusal, streamed=streamed)
+        found = self._watch.warnings(model, response)
         if found:
             response.warnings = (*response.warnings, *found)
         return response
-
-    def _explained(self, error: EndpointError, *, streamed: bool) -> EndpointError:
-        """Add to an error's message what the dialect knows of such mistakes."""
-        words = hint(self._dialect, error, self._base_url, streamed=streamed)
-        if words:
-            error.message = f"{error.message} ({words})"
-        return error
 
     def _streams(self, request: Request) -> bool:
         if self._stream != "auto":
             return self._stream
         return self._learned.get(request.model, request.stream)
 
-    def _changes_over(self, model: str, error: EndpointError, *, streamed: bool) -> bool:
-        """Learn how the endpoint wants to answer; tell whether the request is to be sent again at once."""
-        wanted = error.remedy == "stream"
-        if error.remedy is None or self._stream != "auto" or wanted == streamed:
-            return False
-        if (model, wanted) in self._refused and (model, wanted) not in self._worked:
-            return False
-        self._refused.add((model, streamed))
-        if self._learned.get(model) != wanted:
-            self._learned[model] = wanted
-            how = "are streamed" if wanted else "are not streamed"
-            self._notice(f"answers of {model} {how} from now on, because the endpoint said: {error.message}")
-        # A timeout was an attempt; a refusal cost nothing.
-        return error.kind is ErrorKind.BAD_REQUEST
+    def _look_for_the_other_way(self, model: str, error: EndpointError, *, streamed: bool) -> None:
+        """Tell by `error.other_way` whether the request is to be sent again at once, streamed or not as it was not.
+
+        A gateway's timeout puts streaming on trial for the model: if it is refused, it is never tried again.
+        """
+        if self._stream != "auto":
+            return
+        refused = error.kind is ErrorKind.BAD_REQUEST
+        if refused and streamed and (model in self._on_trial or model in self._unstreamable):
+            error.remedy = "no_stream"
+            self._on_trial.discard(model)
+            self._unstreamable.add(model)
+            self._learned[model] = False
+        if error.remedy is None or (error.remedy == "stream") is streamed:
+            return
+        if refused:
+            error.other_way = True
+        elif not streamed and model not in self._unstreamable and not self._learned.get(model):
+            self._on_trial.add(model)
+            self._learn(model, error, streamed=True)
+
+    def _learn(self, model: str, error: EndpointError, *, streamed: bool) -> None:
+        self._learned[model] = streamed
+        how = "are streamed" if streamed else "are not streamed"
+        self._notice(f"answers of {model} {how} from now on, because the endpoint said: {error.message}")
 
     async def _send(self, request: Request, idempotency_key: str | None, *, streamed: bool) -> Response:
         body = request.body[:-1] + self._stream_suffix if streamed else request.body
