@@ -330,7 +330,7 @@ class Runner:
         return waiting
 
     async def _attempt(self, work: _Work) -> Response:
-        """Make one attempt: two calls where the endpoint refused no more than the way in which the answer was to come."""
+        """Make one attempt: two calls where only the way in which the answer was to come was refused."""
         try:
             return await self._call(work)
         except EndpointError as refusal:

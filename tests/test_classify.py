@@ -97,6 +97,15 @@ ERRORS: list[tuple[int, Any, str]] = [
     (405, {"detail": "Method Not Allowed"}, "not_an_api"),
     (301, b"", "not_an_api"),
     (307, b"<a href=x>moved</a>", "not_an_api"),
+    # words of the item's own, or of passing trouble, that sound like the account's
+    (400, error("Invalid input: 'my invoice is overdue'"), "bad_request"),
+    (500, error("task overdue: worker did not answer in time"), "server_error"),
+    (400, error("image_url: the model could not fetch it: 404 not found"), "bad_request"),
+    (429, error("Slow down. Limits of your plan: 60 RPM, 5000 RPD, please try again in 1s"), "rate_limited"),
+    (200, error("queue overdue, retry"), "server_error"),
+    (200, error("model output invalid: tool 'x' not found"), "server_error"),
+    (502, error("upstream sent inappropriate content-type"), "server_error"),
+    (400, error("upstream: n is not supported"), "bad_request"),
     # passing trouble
     (429, error("Rate limit reached for requests", type="requests", code="rate_limit_exceeded"), "rate_limited"),
     (429, b"", "rate_limited"),
@@ -226,6 +235,13 @@ def test_an_error_framed_as_an_event_is_read() -> None:
 )
 def test_a_body_without_a_message_is_described(status: int, body: bytes, words: str) -> None:
     assert words in refused(status, body).message
+
+
+def test_a_long_message_that_repeats_the_prompt_is_read_at_its_ends() -> None:
+    """Searched as a whole, patterns with a gap in them would take minutes."""
+    for words in ("model ", "stream ", "reached RPD ", "account ", "limit of "):
+        assert refused(400, error(words * 50_000)).kind == "bad_request"
+    assert refused(400, error("x" * 10_000 + " maximum context length is 8 tokens")).kind == "context_length"
 
 
 def test_a_long_message_is_cut() -> None:

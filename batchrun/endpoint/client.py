@@ -98,7 +98,7 @@ class Client:
         """Send one chat completion request and read its whole answer. Raises `EndpointError`.
 
         If its `other_way` is set, the endpoint refused the way in which the answer was to come: called again with it
-        as the `refusal`, the request goes out the other way. If that succeeds, it is the way for the model from then on.
+        as the `refusal`, the request goes out the other way. If that succeeds, the model is asked so from then on.
         """
         model = request.model
         streamed = self._streams(request) if refusal is None else refusal.remedy == "stream"

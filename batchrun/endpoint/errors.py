@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,6 +25,7 @@ _MAX_UNPACKED = 3
 _MAX_UNPACKED_TEXT = 65_536
 _MAX_DEPTH = 12
 _MAX_MESSAGE = 500
+_MATCHED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,10 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
     if status // 100 == 2:
         # An error in a 200 says its status, if at all, in its code.
         status = next((int(code) for code in signal.codes if re.fullmatch("[45][0-9][0-9]", code)), status)
+    # Patterns see the beginning and the end of a long message, which may repeat the whole prompt.
+    text = signal.message
+    if len(text) > 2 * _MATCHED:
+        signal = replace(signal, message=f"{text[:_MATCHED]} … {text[-_MATCHED:]}")
     if dialect.guessed:
         dialect = recognise_answer(headers, value, signal.codes, signal.message) or dialect
     row = _row(dialect, status, signal, headers)
