@@ -40,10 +40,11 @@ class Retries:
         `alike` is how many attempts ended like this one. Where that is as often as the dialect allows, the error's
         kind becomes what it then means.
         """
-        if error.attempts is not None and alike >= error.attempts:
+        most = self._settings.max_attempts
+        if error.attempts is not None and alike >= min(error.attempts, most):
             error.kind = error.then or error.kind
             return False
-        if attempt >= self._settings.max_attempts:
+        if attempt >= most:
             return False
         if error.kind is ErrorKind.EMPTY_OUTPUT:
             return alike < _EMPTY_OUTPUT_ATTEMPTS

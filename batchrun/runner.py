@@ -58,6 +58,8 @@ _NOTED_PAUSE_S = 5.0
 _START_STEP_S = 0.0004
 _MIN_SAMPLE = 20
 _SLOWEST_SHOWN = 3
+#: So many different warnings are counted each by itself.
+_MAX_WARNINGS = 50
 
 
 class Observer(Protocol):
@@ -106,8 +108,8 @@ class Runner:
         #: Fits requests to the endpoint's dialect.
         self._adapter = Adapter(self._target.dialect, change=job.endpoint.drop_unsupported)
         #: Makes the requests by which items are compared: those of the job as it stands.
-        self._own_builder = RequestBuilder(job, schema, adapt=self._adapter)
         changed = retry.changed if retry else None
+        self._own_builder = RequestBuilder(job, schema, adapt=None if changed else self._adapter)
         self._builder = RequestBuilder(job, schema, changed, self._adapter) if changed else self._own_builder
         self._made = made_from(job, schema)
         self._recipe = recipe_of(self._made)
@@ -368,9 +370,9 @@ class Runner:
         self._observer.notice("learned", words)
 
     def _slow_down(self, error: EndpointError) -> None:
-        if error.cause is RateCause.CONCURRENCY and error.limit is not None:
-            if self._pacer.lower(error.limit):
-                self._learned(f"no more than {error.limit} requests at a time from now on: {error.message}")
+        limit = error.limit if error.cause is RateCause.CONCURRENCY else None
+        if limit is not None and self._pacer.lower(limit):
+            self._learned(f"no more than {limit} requests at a time from now on: {error.message}")
         elif error.retry_after_s is not None:
             self._pause(error.retry_after_s)
 
@@ -402,6 +404,8 @@ class Runner:
 
     def _succeed(self, work: _Work, response: Response, output: Any, extraction: Any) -> None:
         for warning in response.warnings:
+            if warning not in self._warnings and len(self._warnings) >= _MAX_WARNINGS:
+                warning = "other warnings, see the records"  # noqa: PLW2901
             self._warnings[warning] = self._warnings.get(warning, 0) + 1
         self._results_now += 1
         self._rate.add(1, 0)

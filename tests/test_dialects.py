@@ -314,6 +314,8 @@ def test_what_may_be_tried_a_few_times_stops_the_run_in_the_end(
     assert ran.summary.stop is not None
     assert ran.summary.stop.kind == "model_not_found"
     assert len(server.calls) == 3
+    few = go(serve(lambda call: [http(503, body)]), 4, dialect=str(path), retry=replace(QUICK, max_attempts=2))
+    assert (few.summary.exit_code, few.summary.failures) == (4, 0), "also where fewer attempts are allowed"
     server = serve(lambda call: [http(503, body)] if call.attempt < 3 else [ok()])
     assert go(server, 1, dialect=str(path)).summary.exit_code == 0
 
@@ -325,9 +327,13 @@ def test_an_unknown_endpoint_is_read_by_what_its_answers_show(
                       "type": "insufficient_quota", "code": "insufficient_quota"}}  # fmt: skip
     openai = serve(lambda call: [http(429, body)])
     assert go(openai, ["a"]).summary.exit_code == 4, "money, at OpenAI"
-    alibaba = serve(lambda call: [http(429, body | {"request_id": "r-1"})] if call.attempt == 1 else [ok()])
-    ran = go(alibaba, ["b"], retry=replace(QUICK, wait_initial=0.02))
+    unknown = serve(lambda call: [http(429, body | {"request_id": "r-1"})])
+    assert go(unknown, ["b"]).summary.exit_code == 4, "money as well, for all that anybody can tell"
+    throttled = {"error": {"code": "Throttling.AllocationQuota", "message": "exceeded"}, "request_id": "r-1"}
+    alibaba = serve(lambda call: [http(429, throttled)] if call.attempt == 1 else [ok()])
+    ran = go(alibaba, ["c"], retry=replace(QUICK, wait_initial=0.02))
     assert ran.failed_attempts == {"rate_limited": 1}
+    assert ran.summary.tally.causes == {"tokens": 1}, "this code is nobody else's"
 
 
 # --- watching ---------------------------------------------------------------------------------------------------

@@ -107,8 +107,16 @@ def test_the_framing_may_be_loose(data: bytes) -> None:
         [{**HEAD, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": USAGE}]}],
         [{**HEAD, "usage": None, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": USAGE}]}],
         [chunk({}, "stop", usage=USAGE), chunk({}, None, usage=None)],
+        [chunk({}, "stop", usage=USAGE), chunk({}, None, usage={})],
     ],
-    ids=["on the last chunk", "a chunk of its own", "in the choice", "in the choice, null outside", "null after it"],
+    ids=[
+        "on the last chunk",
+        "a chunk of its own",
+        "in the choice",
+        "in the choice, null outside",
+        "null after it",
+        "nothing after it",
+    ],
 )
 def test_usage_is_found_in_all_its_places(end: list[Any]) -> None:
     found = answer(events(chunk({"content": "x"}, usage=None), *end))
@@ -203,6 +211,50 @@ def test_several_tool_calls_are_told_apart_by_index_or_by_id() -> None:
     assert [(one["id"], one["function"]["arguments"]) for one in by_index] == [("a", "13"), ("b", "24")]
     by_id = calls(call("a", "1"), call(None, "2"), call("b", "3"), call("", "4"), call("a", "5"))
     assert [(one["id"], one["function"]["arguments"]) for one in by_id] == [("a", "125"), ("b", "34")]
+
+
+def test_calls_that_all_say_index_0_are_told_apart_by_their_ids() -> None:
+    made = calls(
+        {"index": 0, "id": "a", "function": {"name": "f", "arguments": "1"}},
+        {"index": 0, "id": "b", "function": {"name": "g", "arguments": "2"}},
+        {"index": 0, "id": "", "function": {"arguments": "3"}},
+    )
+    assert [(one["id"], one["function"]["name"], one["function"]["arguments"]) for one in made] == [
+        ("a", "f", "1"), ("b", "g", "23"),
+    ]  # fmt: skip
+
+
+def test_the_older_form_of_a_call_is_put_together() -> None:
+    pieces = [{"function_call": None}, {"function_call": {"name": "f", "arguments": ""}}, {"function_call": {"arguments": '{"a"'}},
+              {"function_call": {"arguments": ":1}"}}]  # fmt: skip
+    found = answer(events(*map(chunk, pieces), chunk({}, "function_call", usage=USAGE)))
+    message = orjson.loads(found.provider.body)["choices"][0]["message"]
+    assert (found.text, message["function_call"]) == (None, {"name": "f", "arguments": '{"a":1}'})
+
+
+def test_success_may_be_said_in_several_ways() -> None:
+    for end in ({"base_resp": {"status_code": "0"}}, {"code": 0, "message": "success"}, {"base_resp": {}}):
+        assert answer(events(chunk({"content": "x"}, "stop", usage=USAGE), end)).text == "x"
+
+
+def test_an_empty_reason_does_not_take_back_the_end() -> None:
+    found = answer(events(chunk({"content": "x"}, "stop"), chunk({}, "", usage=USAGE)))
+    assert (found.text, found.finish_reason) == ("x", "stop")
+
+
+def test_messages_that_grow_are_the_last_one() -> None:
+    def grown(text: str, finish: Any = None, **more: Any) -> dict[str, Any]:
+        return {**HEAD, "choices": [{"index": 0, "message": {"content": text}, "finish_reason": finish, **more}]}
+
+    assert answer(events(grown("o"), grown("ok then"), grown("ok then more", "stop"))).text == "ok then more"
+    both = [grown("hel", delta={"content": "hel"}), grown("hello", "stop", delta={"content": "lo"})]
+    assert answer(events(*both)).text == "hello"
+
+
+def test_text_behind_a_list_of_thoughts_is_kept_with_it() -> None:
+    thought = {"content": [{"type": "thinking", "thinking": "why"}]}
+    found = answer(events(chunk(thought), chunk({"content": "x"}), chunk({"content": "y"}, "stop")))
+    assert (found.text, found.reasoning) == ("xy", "why")
 
 
 def test_a_choice_without_its_usual_keys_is_read() -> None:
@@ -337,7 +389,10 @@ def test_content_alone_is_progress() -> None:
     assert not stream.feed(b"\n\n")
     assert not stream.feed(events(chunk({"role": "assistant", "content": ""}), end=b""))
     assert not stream.feed(events({**HEAD, "choices": []}, end=b""))
-    assert not stream.feed(b'data: {"choices":[{"delta":{"content":"a')
+    assert not stream.feed(b": keep")
+    assert not stream.feed(b"-alive")
+    assert not stream.feed(b"\n\n")
+    assert stream.feed(b'data: {"choices":[{"delta":{"content":"a')
     assert stream.feed(b'"}}]}\n\n')
     assert stream.feed(events(chunk({"reasoning_content": "x"}), end=b""))
     assert stream.feed(events(chunk({"tool_calls": [{"index": 0}]}), end=b""))
@@ -367,7 +422,8 @@ JSON = st.recursive(
         st.lists(child, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ("choices", "delta", "message", "content", "tool_calls", "function", "arguments", "index", "id",
+                ("choices", "function_call", "delta", "message", "content", "tool_calls", "function", "arguments",
+                 "index", "id",
                  "finish_reason", "usage", "error", "reasoning_content", "reasoning_details", "logprobs", "role",
                  "base_resp", "status_code", "name", "text", "x"),
             ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchrun.endpoint.errors import classify, describe
-from batchrun.endpoint.streams import Stream, begins_like_a_stream
+from batchrun.endpoint.streams import SUCCESS, Stream, begins_like_a_stream
 from batchrun.records import EndpointError, ErrorKind, Provider, Response, Usage
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _tolerant_int(text: str) -> int | float:
 
 def _is_error(value: dict[str, Any]) -> bool:
     base = value.get("base_resp")  # MiniMax says errors here, with HTTP 200
-    return bool(value.get("error")) or (isinstance(base, dict) and base.get("status_code", 0) != 0)
+    return bool(value.get("error")) or (isinstance(base, dict) and base.get("status_code") not in SUCCESS)
 
 
 def _no_answer(provider: Provider, value: Any, dialect: Dialect, usage: Usage | None) -> EndpointError:
@@ -248,7 +248,7 @@ def _trouble(finish: object, message: dict[str, Any], text: str, dialect: Dialec
     kind = dialect.finish_kinds.get(finish)
     if kind is not None:
         return kind, f"the answer ended with finish_reason {finish!r}"
-    if text.strip().strip(_INVISIBLE) or message.get("tool_calls"):
+    if text.strip().strip(_INVISIBLE) or message.get("tool_calls") or message.get("function_call"):
         return None
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         return ErrorKind.CONTENT_FILTER, f"the model refused: {message['refusal'][:200]}"

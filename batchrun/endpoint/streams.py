@@ -15,6 +15,8 @@ import orjson
 
 #: Texts of a delta that are pieces of a whole. Of any other text nobody knows: it is one if its pieces differ.
 _PIECES = ("content", "reasoning_content", "reasoning", "refusal")
+#: Codes with which some say that nothing is wrong.
+SUCCESS = (0, "0", None, "", "success", "Success", "ok")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 #: How a body begins that is a stream of events.
 _BEGINNING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|error)?:")
@@ -52,7 +54,8 @@ class Stream:
         last = max(data.rfind(b"\n", 0, usable), data.rfind(b"\r", 0, usable)) + 1
         if not last:
             self._rest.append(data)  # joined at a line's end only, for an event may be long
-            return False
+            # A long event that comes on is progress, a comment is none.
+            return bool(data.strip()) and not self._rest[0].lstrip().startswith(b":")
         lines = _LINE_END.split(b"".join((*self._rest, data[:last])))
         self._rest = [data[last:]] if last < len(data) else []
         for line in lines[:-1]:
@@ -116,9 +119,10 @@ class Stream:
 
     def _event(self, event: dict[str, Any], is_error: bool) -> None:
         base = event.get("base_resp")
-        says_error = event.get("error") or (isinstance(base, dict) and base.get("status_code", 0) != 0)
+        says_error = event.get("error") or (isinstance(base, dict) and base.get("status_code") not in SUCCESS)
         # DashScope's native protocol and some gateways put code and message at the top.
-        is_bare = "choices" not in event and isinstance(event.get("message"), str) and "code" in event
+        is_bare = "choices" not in event and isinstance(event.get("message"), str)
+        is_bare = is_bare and event.get("code", 0) not in SUCCESS
         if says_error or is_error or is_bare:
             self._fail(event)
         for key, value in event.items():
@@ -126,7 +130,7 @@ class Stream:
                 for place, choice in enumerate(value if isinstance(value, list) else ()):
                     if isinstance(choice, dict):
                         self._choice(choice, place)
-            elif not self._whole.get(key) or (value not in (None, "") and key not in ("id", "model")):
+            elif not self._whole.get(key) or (value not in (None, "", {}) and key not in ("id", "model")):
                 self._whole[key] = value
         if isinstance(event.get("usage"), dict):
             self._progress = True
@@ -160,7 +164,7 @@ class _Choice:
     def add(self, chunk: dict[str, Any]) -> bool:
         """Take a chunk's choice; tell whether it had content."""
         progress = False
-        for key, value in chunk.items():
+        for key, value in sorted(chunk.items(), key=lambda pair: pair[0] == "message"):
             if key == "delta":
                 if isinstance(value, dict):
                     progress = self._delta(value) or progress
@@ -198,8 +202,11 @@ class _Choice:
     def _delta(self, delta: dict[str, Any]) -> bool:
         progress = False
         for key, value in delta.items():
-            if isinstance(value, str) and key != "role":
-                self._pieces.setdefault(key, []).append(value)
+            if key == "function_call" and isinstance(value, dict):
+                self._function(value)
+                progress = True
+            elif isinstance(value, str) and key != "role":
+                self._text(key, value)
                 progress = progress or bool(value)
             elif key == "tool_calls":
                 for call in value if isinstance(value, list) else ():
@@ -218,10 +225,19 @@ class _Choice:
         return progress
 
     def _final(self, message: dict[str, Any]) -> bool:
-        """Take a whole message, as some servers send in the end: only what the deltas did not say is new."""
-        new = {key: value for key, value in message.items() if key not in self._pieces and key != "tool_calls"}
-        calls = {} if self._calls else {"tool_calls": message.get("tool_calls")}
-        return self._delta({**new, **calls})
+        """Take a whole message: some servers send one at the end, some a longer one each time.
+
+        Of a text that the pieces so far begin with, only the rest is new.
+        """
+        new: dict[str, Any] = {}
+        for key, value in message.items():
+            if key in self._pieces and isinstance(value, str):
+                so_far = "".join(self._pieces[key])
+                if value.startswith(so_far) and value != so_far:
+                    self._pieces[key] = [value]
+            elif key != "tool_calls" or not self._calls:
+                new[key] = value
+        return self._delta(new)
 
     def _call(self, piece: dict[str, Any]) -> None:
         call, arguments = self._call_at(piece)
@@ -237,11 +253,32 @@ class _Choice:
             elif value not in (None, "") or key not in call["function"]:
                 call["function"][key] = value
 
+    def _text(self, key: str, piece: str) -> None:
+        parts = self._message.get(key)
+        if isinstance(parts, list) and piece:
+            parts.append({"type": "text", "text": piece})
+        else:
+            self._pieces.setdefault(key, []).append(piece)
+
+    def _function(self, piece: dict[str, Any]) -> None:
+        """Take a piece of a function call, the older form of a tool call."""
+        call = self._message.get("function_call")
+        if not isinstance(call, dict):
+            call = self._message["function_call"] = {"name": "", "arguments": ""}
+        for key, value in piece.items():
+            if key == "arguments":
+                call[key] += value if isinstance(value, str) else ""
+            elif value:
+                call[key] = value
+
     def _call_at(self, piece: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """Find the call that a piece belongs to: by its index, else by its id, else the last one."""
         index, call_id = piece.get("index"), piece.get("id")
         if type(index) is int:
             place = self._places.get(index)
+            known = self._calls[place].get("id") if place is not None else None
+            if call_id and known and call_id != known:
+                place = None  # some servers count every call as the first
         elif call_id:
             place = next((at for at, call in enumerate(self._calls) if call.get("id") == call_id), None)
         else:
