@@ -225,8 +225,8 @@ def test_calls_that_all_say_index_0_are_told_apart_by_their_ids() -> None:
 
 
 def test_the_older_form_of_a_call_is_put_together() -> None:
-    pieces = [{"function_call": None}, {"function_call": {"name": "f", "arguments": ""}}, {"function_call": {"arguments": '{"a"'}},
-              {"function_call": {"arguments": ":1}"}}]  # fmt: skip
+    said: list[Any] = [None, {"name": "f", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ":1}"}]
+    pieces = [{"function_call": one} for one in said]
     found = answer(events(*map(chunk, pieces), chunk({}, "function_call", usage=USAGE)))
     message = orjson.loads(found.provider.body)["choices"][0]["message"]
     assert (found.text, message["function_call"]) == (None, {"name": "f", "arguments": '{"a":1}'})
