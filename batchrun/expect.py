@@ -5,6 +5,7 @@ All of them raise `ValueError` with words for people, such as 'a number above ze
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import sys
@@ -127,6 +128,17 @@ def one_of(*choices: object) -> Callable[[object], Any]:
         raise ValueError("one of " + ", ".join(as_toml(choice) for choice in choices))
 
     return convert
+
+
+def meant(word: str, known: list[str]) -> str:
+    """Give the hint which known word was meant by an unknown one, nothing if none is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def meant_or_known(word: str, known: list[str]) -> str:
+    """Give the hint which known word was meant by an unknown one, or all that there are."""
+    return meant(word, known) or "; known here: " + ", ".join(known)
 
 
 def as_toml(value: object) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import difflib
 import math
 import os
 import re
@@ -381,9 +380,7 @@ class _Reader:
             self.problem(name, f"{name}: expected {error}, got {_short(value)}")
 
     def _unknown(self, name: str, known: list[str]) -> None:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; known here: " + ", ".join(known)
-        self.problem(name, f"{name}: unknown key{hint}")
+        self.problem(name, f"{name}: unknown key{expect.meant_or_known(name, known)}")
 
     def _place_paths(self, values: dict[str, Any]) -> None:
         """Expand {date} and {time}, and make paths relative to the job file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchrun.endpoint.dialect import Dialect, ParameterRow, Pattern
+    from batchrun.endpoint.dialect import Dialect, ParameterRow, Pattern, StreamRow
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 
@@ -20,7 +20,9 @@ class Adapter:
     def __init__(self, dialect: Dialect, *, change: bool) -> None:
         self._dialect = dialect
         self._change = change
-        self._names = frozenset(row.name for row in dialect.parameter)
+        renamed = {row.name for row in dialect.parameter if row.rule == "rename"}
+        #: Renamed ones first: they are then looked at under their new names.
+        self._names = sorted({row.name for row in dialect.parameter}, key=lambda name: (name not in renamed, name))
         self.warnings: dict[str, str] = {}
 
     def __call__(self, body: dict[str, Any]) -> tuple[bool, bool]:
@@ -31,11 +33,9 @@ class Adapter:
         model = str(body.get("model"))
         thinking = thinks(dialect, model, body)
         changed = False
-        for rule_is_rename in (True, False):  # a renamed parameter is then looked at under its new name
-            for name in sorted(self._names.intersection(body)):
-                row = _row(dialect, name, model, thinking)
-                if row is not None and (row.rule == "rename") is rule_is_rename:
-                    changed = self._apply(row, body) or changed
+        for name in self._names:
+            if name in body and (row := _row(dialect, name, model, thinking)) is not None:
+                changed = self._apply(row, body) or changed
         return changed, self._streams(model, thinking, body)
 
     def _apply(self, row: ParameterRow, body: dict[str, Any]) -> bool:
@@ -66,9 +66,7 @@ class Adapter:
 
     def _streams(self, model: str, thinking: bool | None, body: dict[str, Any]) -> bool:
         for row in self._dialect.stream:
-            if row.model and not row.model.search(model):
-                continue
-            if row.thinking is not None and row.thinking is not thinking:
+            if not _applies(row, model, thinking):
                 continue
             most = next((body[name] for name in _MAX_TOKENS if type(body.get(name)) is int), 0)
             if row.min_max_tokens is None or most >= row.min_max_tokens:
@@ -79,7 +77,7 @@ class Adapter:
 def thinks(dialect: Dialect, model: str, body: dict[str, Any]) -> bool | None:
     """Tell whether a request has thinking on, by the switches in it and the model's default; None if nobody knows."""
     for row in dialect.thinking:
-        if row.model is None or row.model.search(model):
+        if _fits(row.model, model):
             if row.on and _holds(body, row.on):
                 return True
             if row.off and _holds(body, row.off):
@@ -95,12 +93,11 @@ def _holds(body: Any, part: Any) -> bool:
 
 
 def _row(dialect: Dialect, name: str, model: str, thinking: bool | None) -> ParameterRow | None:
-    for row in dialect.parameter:
-        if row.name != name or not _fits(row.model, model):
-            continue
-        if row.thinking is None or row.thinking is thinking:
-            return row
-    return None
+    return next((row for row in dialect.parameter if row.name == name and _applies(row, model, thinking)), None)
+
+
+def _applies(row: ParameterRow | StreamRow, model: str, thinking: bool | None) -> bool:
+    return _fits(row.model, model) and (row.thinking is None or row.thinking is thinking)
 
 
 def _fits(pattern: Pattern | None, model: str) -> bool:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrun.endpoint.errors import classify, describe
-from batchrun.endpoint.streams import SUCCESS, Stream, begins_like_a_stream
+from batchrun.endpoint.errors import classify, describe, says_error
+from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.records import EndpointError, ErrorKind, Provider, Response, Usage
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def understand(
     warnings: list[str] = []
     value, kept = _parse(body, warnings)
     provider = Provider(status, headers, kept)
-    if status // 100 != 2 or not isinstance(value, dict) or "choices" not in value or _is_error(value):
+    if status // 100 != 2 or not isinstance(value, dict) or "choices" not in value or says_error(value):
         usage = read_usage(value, dialect) if isinstance(value, dict) else None
         raise _no_answer(provider, value, dialect, usage)
     return _normalise(value, provider, warnings, dialect)
@@ -196,11 +196,6 @@ def _refuse(name: str) -> None:
 
 def _tolerant_int(text: str) -> int | float:
     return int(text) if len(text) < 4000 else float("inf")
-
-
-def _is_error(value: dict[str, Any]) -> bool:
-    base = value.get("base_resp")  # MiniMax says errors here, with HTTP 200
-    return bool(value.get("error")) or (isinstance(base, dict) and base.get("status_code") not in SUCCESS)
 
 
 def _no_answer(provider: Provider, value: Any, dialect: Dialect, usage: Usage | None) -> EndpointError:

@@ -6,9 +6,9 @@ where rows compete, the first that fits decides. `dialects/README.md` says what 
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ def load_file(path: Path) -> Dialect:
     return _build(path.stem, values)
 
 
-def _build(name: str, values: Mapping[str, Any], *, guessed: bool = False, extends: bool = True) -> Dialect:
+def _build(name: str, values: Mapping[str, Any], *, extends: bool = True) -> Dialect:
     base = load(values.get("extends", GENERIC)) if extends else None
     rows = {key: (*values.get(key, ()), *(getattr(base, key) if base else ())) for key in _TABLES}
     # What the endpoint says in words counts before what its status says, also if the status is a family's own row.
@@ -90,7 +90,7 @@ def _build(name: str, values: Mapping[str, Any], *, guessed: bool = False, exten
         return tuple(dict.fromkeys(tuple(row.path.split(".")) for row in rows["usage"] if row.what == what))
 
     return Dialect(
-        name=name, title=values.get("title", name), guessed=guessed,
+        name=name, title=values.get("title", name), guessed=False,
         done=values.get("done", base.done if base else False), **rows, finish_kinds=kinds, usage_at=paths("usage"),
         cached_at=paths("cached"), reasoning_at=paths("reasoning"),
         reasoning_fields=tuple(dict.fromkeys(row.field for row in rows["reasoning"])),
@@ -100,8 +100,7 @@ def _build(name: str, values: Mapping[str, Any], *, guessed: bool = False, exten
 @cache
 def unknown() -> Dialect:
     """Give the dialect of an endpoint that was not recognised: `generic`, until an answer shows more."""
-    text = files("batchrun.endpoint").joinpath("dialects", f"{GENERIC}.toml").read_text("utf-8")
-    return _build(GENERIC, _read(text, "dialect generic"), guessed=True, extends=False)
+    return replace(load(GENERIC), guessed=True)
 
 
 # --- reading a file -------------------------------------------------------------------------------------------------
@@ -254,7 +253,7 @@ def _read(text: str, where: str) -> dict[str, Any]:
         elif key in _TOP:
             _convert(values, key, value, _TOP[key], where, problems)
         else:
-            problems.append(f"{where}: {key}: unknown{near(key, [*_TABLES, *_TOP])}")
+            problems.append(f"{where}: {key}: unknown{expect.meant_or_known(key, [*_TABLES, *_TOP])}")
     if problems:
         raise JobError(problems)
     return values
@@ -272,7 +271,7 @@ def _row(kind: type[Any], converters: Mapping[str, Any], value: object, where: s
         elif key in _ABOUT_A_ROW:
             _convert({}, key, one, _ABOUT_A_ROW[key], where, problems)
         else:
-            problems.append(f"{where}: {key}: unknown key{near(key, [*converters, *_ABOUT_A_ROW])}")
+            problems.append(f"{where}: {key}: unknown key{expect.meant_or_known(key, [*converters, *_ABOUT_A_ROW])}")
     if len(problems) > before:
         return None
     try:
@@ -289,9 +288,3 @@ def _convert(
         into[key] = convert(value)
     except ValueError as error:
         problems.append(f"{where}: {key}: expected {error}, got {expect.as_toml(value)[:60]}")
-
-
-def near(key: str, known: list[str]) -> str:
-    """Give a hint for a word that is unknown: the one that was meant, or those that there are."""
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]}?" if close else "; known here: " + ", ".join(known)

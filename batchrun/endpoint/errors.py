@@ -21,6 +21,8 @@ _CODE_KEYS = ("code", "status_code", "error_code", "type")
 #: Codes that say more (OpenRouter's metadata), and never are the code that a record shows.
 _HINT_KEYS = ("provider_error_code", "limit_source")
 _NESTED_KEYS = ("error", "base_resp", "header", "response", "metadata", "raw", "data", "detail")
+#: Codes with which some say that nothing is wrong.
+SUCCESS = (0, "0", None, "", "success", "Success", "ok")
 _MAX_UNPACKED = 3
 _MAX_UNPACKED_TEXT = 65_536
 _MAX_DEPTH = 12
@@ -35,6 +37,12 @@ class Signal:
     message: str = ""
     codes: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+
+
+def says_error(body: dict[str, Any]) -> bool:
+    """Tell whether a body or an event with a good status is an error: `error` is there, or MiniMax's `base_resp`."""
+    base = body.get("base_resp")
+    return bool(body.get("error")) or (isinstance(base, dict) and base.get("status_code") not in SUCCESS)
 
 
 def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | None = None) -> EndpointError:
@@ -56,9 +64,9 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
     if provider.status // 100 == 3:
         where = headers.get("location", "elsewhere")
         message = f"redirected to {where}; batchrun follows no redirects, put the right address into base_url"
-    says_error = isinstance(value, dict) and bool(value.get("error") or value.get("base_resp") or value.get("code"))
+    is_told = isinstance(value, dict) and bool(value.get("error") or value.get("base_resp") or value.get("code"))
     error = EndpointError(
-        row.kind if row else ErrorKind.SERVER_ERROR if says_error else ErrorKind.INVALID_RESPONSE,
+        row.kind if row else ErrorKind.SERVER_ERROR if is_told else ErrorKind.INVALID_RESPONSE,
         f"HTTP {provider.status}: {message[:_MAX_MESSAGE]}",
         code=next(iter(signal.codes), None),
         provider=provider,

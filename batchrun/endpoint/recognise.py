@@ -6,7 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchrun.endpoint.dialect_files import load, load_file, names, near, unknown
+from batchrun import expect
+from batchrun.endpoint.dialect_files import load, load_file, names, unknown
 from batchrun.job import JobError
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def choose(setting: str, base_url: str | None, simulated: str | None = None) -> 
         if setting in names():
             return load(setting)
         known = ", ".join(names())
-        hint = near(setting, list(names()))
-        hint = hint if "mean" in hint else ""
+        hint = expect.meant(setting, list(names()))
         raise JobError(
             f"endpoint.dialect: expected auto, one of {known}, or a path that ends in .toml; got {setting!r}{hint}"
         )
@@ -37,9 +37,14 @@ def choose(setting: str, base_url: str | None, simulated: str | None = None) -> 
     return load(name) if name else unknown()
 
 
+def address_of(base_url: str) -> str:
+    """Give host and path of a base URL: what the rows of a dialect look at."""
+    return base_url.partition("://")[2].rpartition("@")[2]
+
+
 def recognise(base_url: str) -> str | None:
     """Give the family whose base URL this is, None if it is nobody's that is known."""
-    address = base_url.partition("://")[2].rpartition("@")[2]
+    address = address_of(base_url)
     for name in names():
         for row in load(name).recognise:
             if row.base_url and row.base_url.search(address):

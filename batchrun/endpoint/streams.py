@@ -13,10 +13,10 @@ from typing import Any
 
 import orjson
 
+from batchrun.endpoint.errors import SUCCESS, says_error
+
 #: Texts of a delta that are pieces of a whole. Of any other text nobody knows: it is one if its pieces differ.
 _PIECES = ("content", "reasoning_content", "reasoning", "refusal")
-#: Codes with which some say that nothing is wrong.
-SUCCESS = (0, "0", None, "", "success", "Success", "ok")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 #: How a body begins that is a stream of events.
 _BEGINNING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|error)?:")
@@ -118,12 +118,10 @@ class Stream:
             self.malformed = data
 
     def _event(self, event: dict[str, Any], is_error: bool) -> None:
-        base = event.get("base_resp")
-        says_error = event.get("error") or (isinstance(base, dict) and base.get("status_code") not in SUCCESS)
         # DashScope's native protocol and some gateways put code and message at the top.
         is_bare = "choices" not in event and isinstance(event.get("message"), str)
         is_bare = is_bare and event.get("code", 0) not in SUCCESS
-        if says_error or is_error or is_bare:
+        if says_error(event) or is_error or is_bare:
             self._fail(event)
         for key, value in event.items():
             if key == "choices":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from batchrun.endpoint.dialect import Dialect
-from batchrun.endpoint.recognise import choose
+from batchrun.endpoint.recognise import address_of, choose
 from batchrun.job import ATTEMPT_TIMEOUT_S, ITEM_TIMEOUT_S, JobError
 from batchrun.records import ErrorKind
 
@@ -41,7 +41,7 @@ def target_of(job: Job) -> Target:
             raise JobError(
                 'endpoint.stream = true: the batch lane does not stream; remove it or endpoint.lane = "batch"'
             )
-        address = str(endpoint.base_url).partition("://")[2]
+        address = address_of(endpoint.base_url or "")
         lane = next((row for row in dialect.lane if row.base_url.search(address)), None)
         # A simulated provider stands on this machine, whatever the lane wants.
         if lane is None and not endpoint.simulate:
@@ -60,7 +60,7 @@ def target_of(job: Job) -> Target:
 
 def hint(dialect: Dialect, error: EndpointError, base_url: str, *, streamed: bool) -> str | None:
     """Give the hint that fits an error at this base URL, None if there is none."""
-    address = base_url.partition("://")[2]
+    address = address_of(base_url)
     is_documented = base_url in {row.url for row in dialect.base_url}
     for row in dialect.mistake:
         if (
