@@ -274,7 +274,15 @@ def job_from_flags(overrides: Mapping[str, Any]) -> Job:
     return build_job("", None, overrides)
 
 
-def build_job(text: str, path: Path | None, overrides: Mapping[str, Any] | None = None) -> Job:
+def endpoint_job(path: Path | None, overrides: Mapping[str, Any]) -> Job:
+    """Make a job for what is about its endpoint alone: neither input nor output need be named. Raises `JobError`."""
+    return build_job(_read_toml(path) if path else "", path, overrides, needed=())
+
+
+def build_job(
+    text: str, path: Path | None, overrides: Mapping[str, Any] | None = None,
+    needed: tuple[str, ...] = ("input", "output"),
+) -> Job:  # fmt: skip
     """Make a job from the text of a job file (with its path, for messages and relative paths) and overrides."""
     reader = _Reader(text, path)
     values = reader.values()
@@ -287,7 +295,7 @@ def build_job(text: str, path: Path | None, overrides: Mapping[str, Any] | None 
                 values[key] = value
     if overrides and overrides.get("endpoint.base_url"):
         values["endpoint"].pop("simulate", None)  # a flag wins over the job file
-    for key in ("input", "output"):
+    for key in needed:
         if key not in values and key not in reader.wrong:
             reader.problem(key, f"{key} is missing: name it in the job file or give --{key}")
     made = {section: kind(**values.pop(section)) for section, (kind, _) in _SECTIONS.items() if section in values}

@@ -42,10 +42,10 @@ def fill(job: Job, variables: Mapping[str, str]) -> Job:
     return dataclasses.replace(job, endpoint=endpoint)
 
 
-def resolve(job: Job, variables: Mapping[str, str]) -> Job:
+def resolve(job: Job, variables: Mapping[str, str], *, sends_data: bool = True) -> Job:
     """Fill what is missing and check that requests may be sent. Raises `JobError`.
 
-    A remote endpoint is refused unless the job states that its data is non-sensitive.
+    A remote endpoint is refused unless the job states that its data is non-sensitive, or none of it is sent.
     """
     job = fill(job, variables)
     endpoint = job.endpoint
@@ -57,7 +57,7 @@ def resolve(job: Job, variables: Mapping[str, str]) -> Job:
             '(or simulate = "openai" for a rehearsal without key and network)'
         )
     job.check()
-    if not is_loopback(endpoint.base_url) and job.data_boundary.classification != "non-sensitive":
+    if sends_data and not is_loopback(endpoint.base_url) and job.data_boundary.classification != "non-sensitive":
         raise JobError(f"{endpoint.base_url}: " + "\n".join(BOUNDARY_REFUSAL))
     return job
 

@@ -62,8 +62,7 @@ def understand(
 
     `scrub` takes out of it what must not be kept.
     """
-    body = scrub(body) if scrub else body
-    body = body.strip(b" \t\r\n\x00").removeprefix(b"\xef\xbb\xbf").lstrip()
+    body = _trimmed(scrub(body) if scrub else body)
     if body[:1] != b"{" and begins_like_a_stream(body):
         stream = Stream()
         stream.feed(body)
@@ -76,6 +75,10 @@ def understand(
         usage = read_usage(value, dialect) if isinstance(value, dict) else None
         raise _no_answer(provider, value, dialect, usage)
     return _normalise(value, provider, warnings, dialect)
+
+
+def _trimmed(body: bytes) -> bytes:
+    return body.strip(b" \t\r\n\x00").removeprefix(b"\xef\xbb\xbf").lstrip()
 
 
 def understand_stream(
@@ -100,6 +103,29 @@ def understand_stream(
     if problem is not None:
         raise EndpointError(ErrorKind.INVALID_RESPONSE, f"HTTP {status}: {problem}", provider=provider, usage=usage)
     return _normalise(value, provider, warnings, dialect)
+
+
+def keep(status: int, headers: dict[str, str], body: bytes, scrub: Callable[[bytes], bytes]) -> Provider:
+    """Keep an answer of any kind as it came, but for what `scrub` takes out of it."""
+    _, kept = _parse(_trimmed(scrub(body)), [])
+    return Provider(status, headers, kept)
+
+
+def error_of(provider: Provider, dialect: Dialect) -> EndpointError | None:
+    """Read an answer of any kind as an error: by its status, by what it says, or because it is a web page."""
+    value = parsed(provider)
+    is_page = isinstance(value, str) and describe(provider.body).startswith("a web page")
+    if provider.status // 100 == 2 and not is_page and not (isinstance(value, dict) and says_error(value)):
+        return None
+    return _no_answer(provider, None if isinstance(value, str) else value, dialect, None)
+
+
+def parsed(provider: Provider) -> Any:
+    """Parse the body of an answer that was kept; a string is the text of one that was no JSON."""
+    try:
+        return orjson.loads(provider.body)
+    except orjson.JSONDecodeError:  # numbers beyond a double
+        return json.loads(provider.body, parse_int=_tolerant_int)
 
 
 def partial(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 from yarl import URL
 
-from batchrun.endpoint.answers import kept_headers, partial, understand, understand_stream
+from batchrun.endpoint.answers import error_of, keep, kept_headers, partial, understand, understand_stream
 from batchrun.endpoint.deadlines import Deadlines, IdleTimeoutError
 from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.endpoint.target import hint
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from batchrun.endpoint.dialect import Dialect
     from batchrun.endpoint.target import Target
-    from batchrun.records import Request, Response
+    from batchrun.records import Provider, Request, Response
 
 #: An answer with more bytes than this is cut off and counts as no answer.
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -107,9 +107,7 @@ class Client:
         except EndpointError as error:
             if refusal is None:
                 self._look_for_the_other_way(model, error, streamed=streamed)
-            words = hint(self._dialect, error, self._base_url, streamed=streamed)
-            if words:
-                error.message = f"{error.message} ({words})"
+            self._add_hint(error, streamed=streamed)
             raise
         if streamed:
             self._on_trial.discard(model)
@@ -119,6 +117,11 @@ class Client:
         if found:
             response.warnings = (*response.warnings, *found)
         return response
+
+    def _add_hint(self, error: EndpointError, *, streamed: bool) -> None:
+        words = hint(self._dialect, error, self._base_url, streamed=streamed)
+        if words:
+            error.message = f"{error.message} ({words})"
 
     def _streams(self, request: Request) -> bool:
         if self._stream != "auto":
@@ -151,13 +154,42 @@ class Client:
         how = "are streamed" if streamed else "are not streamed"
         self._notice(f"answers of {model} {how} from now on, because the endpoint said: {error.message}")
 
+    async def fetch(self, method: str, path: str, body: bytes | None = None) -> Provider:
+        """Send any request below the base URL and give the answer as it came, whatever its status.
+
+        The body is one line of JSON text; what is no JSON, a stream too, is a JSON string. Raises `EndpointError` where
+        no answer came.
+        """
+        answer = _Answer()
+        await self._converse(answer, method, URL(self._base_url + path), body, None, streamed=False)
+        return keep(answer.status, answer.headers, answer.body, self._scrub)
+
+    def error_of(self, provider: Provider) -> EndpointError | None:
+        """Read an answer of `fetch` as an error, with the hint that fits it; None if it is none."""
+        error = error_of(provider, self._dialect)
+        if error is not None:
+            self._add_hint(error, streamed=False)
+            error.message = self._hide(error.message)
+        return error
+
     async def _send(self, request: Request, idempotency_key: str | None, *, streamed: bool) -> Response:
         body = request.body[:-1] + self._stream_suffix if streamed else request.body
         answer = _Answer()
+        await self._converse(answer, "POST", self._url, body, idempotency_key, streamed=streamed)
+        try:
+            return self._without_key(self._understand(answer))
+        except EndpointError as error:
+            error.message = self._hide(error.message)
+            raise
+
+    async def _converse(
+        self, answer: _Answer, method: str, url: URL, body: bytes | None, idempotency_key: str | None, *, streamed: bool
+    ) -> None:
+        """Send a request and read its answer, in the time that there is. Raises `EndpointError` if that fails."""
         try:
             self._deadlines.start()
             try:
-                await self._exchange(answer, body, idempotency_key, streamed=streamed)
+                await self._exchange(answer, method, url, body, idempotency_key, streamed=streamed)
             except asyncio.CancelledError:
                 self._deadlines.check()
                 raise
@@ -175,11 +207,6 @@ class Client:
                 broke_off = isinstance(error, aiohttp.ClientPayloadError)
                 words = self._words("the answer broke off" if broke_off else type(error).__name__, error)
                 raise self._broken(answer, ErrorKind.NETWORK, words) from error
-        try:
-            return self._without_key(self._understand(answer))
-        except EndpointError as error:
-            error.message = self._hide(error.message)
-            raise
 
     def _understand(self, answer: _Answer) -> Response:
         if answer.stream is None:
@@ -195,11 +222,13 @@ class Client:
             response.reasoning = self._hide(response.reasoning)
         return response
 
-    async def _exchange(self, answer: _Answer, body: bytes, idempotency_key: str | None, *, streamed: bool) -> None:
+    async def _exchange(
+        self, answer: _Answer, method: str, url: URL, body: bytes | None, idempotency_key: str | None, *, streamed: bool
+    ) -> None:
         if self._session is None:
             raise RuntimeError("Client is used outside of its context")
         own = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-        response = await self._session.post(self._url, data=body, headers=own, allow_redirects=False)
+        response = await self._session.request(method, url, data=body, headers=own, allow_redirects=False)
         answer.status = response.status
         answer.headers = kept_headers(response.headers)
         if self._key and self._secret and self._key in "".join(answer.headers.values()):
