@@ -44,12 +44,13 @@ Action = bytes | Act | Wait | Drip
 
 @dataclass
 class Call:
-    """One request as it came in; the first call has number 1, so has the first for its prompt."""
+    """One request as it came in; the first call has number 1, so has the first for its prompt ("" if it has none)."""
 
     number: int
     attempt: int
     connection: int
     on_connection: int
+    method: str
     target: str
     headers: list[tuple[str, str]]
     raw: bytes
@@ -135,12 +136,13 @@ class Scripted:
     async def _read(self, reader: asyncio.StreamReader, connection: int, on_connection: int) -> Call:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in head[1:-2])]
-        raw = await reader.readexactly(int(dict(headers)["content-length"]))
-        prompt = next(one["content"] for one in reversed(json.loads(raw)["messages"]) if one["role"] == "user")
+        raw = await reader.readexactly(int(dict(headers).get("content-length", 0)))
+        messages = json.loads(raw or b"{}").get("messages", [])
+        prompt = next((one["content"] for one in reversed(messages) if one["role"] == "user"), "")
         self._attempts[prompt] += 1
         self._open[prompt] += 1
         call = Call(
-            len(self.calls) + 1, self._attempts[prompt], connection, on_connection, head[0].split(" ")[1], headers, raw,
+            len(self.calls) + 1, self._attempts[prompt], connection, on_connection, *head[0].split(" ")[:2], headers, raw,
             prompt, time.monotonic(), self._open.total(), self._open[prompt],
         )  # fmt: skip
         self.calls.append(call)

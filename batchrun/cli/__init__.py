@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from batchrun.cli.check import check, models
 from batchrun.cli.console import open_closed_streams
 from batchrun.cli.init import init
 from batchrun.cli.inspect import reparse, status, verify
@@ -32,5 +33,7 @@ main.add_command(retry)
 main.add_command(status)
 main.add_command(verify)
 main.add_command(reparse)
+main.add_command(check)
+main.add_command(models)
 main.add_command(init)
 main.add_command(simulate)
