@@ -142,8 +142,8 @@ class Scripted:
         self._attempts[prompt] += 1
         self._open[prompt] += 1
         call = Call(
-            len(self.calls) + 1, self._attempts[prompt], connection, on_connection, *head[0].split(" ")[:2], headers, raw,
-            prompt, time.monotonic(), self._open.total(), self._open[prompt],
+            len(self.calls) + 1, self._attempts[prompt], connection, on_connection, *head[0].split(" ")[:2], headers,
+            raw, prompt, time.monotonic(), self._open.total(), self._open[prompt],
         )  # fmt: skip
         self.calls.append(call)
         return call
