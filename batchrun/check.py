@@ -334,7 +334,8 @@ class _Checker:
         why = diagnose.not_an_api(provider, error)
         if why is None and diagnose.is_proven(provider):
             return _Found(f"POST {target.path} with an empty request is answered as an API does: {said}")
-        tls = await self._tls_behind()
+        # What speaks TLS and is asked in plain http says 400, if anything (nginx, Apache, Go).
+        tls = await self._tls_behind() if provider.status == 400 else None
         if tls is not None:
             raise _FailedError(why or said, tls)
         if why is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -9,7 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -426,7 +426,7 @@ def test_a_port_that_speaks_neither(check):
                     connection, _ = listening.accept()
                 except OSError:
                     return
-                with connection:
+                with connection, contextlib.suppress(OSError):
                     connection.sendall(b"220 mail.example ESMTP\r\n")
                     connection.recv(1000)
 
@@ -595,7 +595,7 @@ def test_near_ids():
 AWKWARD = """it's "a" $HOME `x` \\ 模型!"""
 
 
-@contextmanager
+@contextlib.contextmanager
 def key_in(place: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Put the key somewhere; give what the job says of it, and the variables of the process."""
     awkward = folder / "it's a $folder"

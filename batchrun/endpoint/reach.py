@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LOOKUP_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 10.0
 HANDSHAKE_TIMEOUT_S = 10.0
+#: After so long a handshake that stands still is looked into; a port that is asked what it speaks has so long.
+_SUSPICIOUS_S = 1.0
+_ASKED_S = 3.0
 #: A name may have many addresses; so many are tried.
 MAX_ADDRESSES = 16
 #: OpenSSL's X509_V_ERR_* numbers (openssl/x509_vfy.h), each in words.
@@ -153,7 +156,7 @@ async def _connect(address: str, port: int) -> Attempt:
 async def handshake(place: Place, address: str) -> Handshake:
     """Make a TLS handshake as a run does, with the system's authorities (or SSL_CERT_FILE). Raises `TlsError`."""
     try:
-        version, shown = await _shake(place, address, ssl.create_default_context())
+        version, shown = await _shake_or_notice(place, address, ssl.create_default_context())
     except ssl.SSLCertVerificationError as error:
         certificate = await _shown(place, address)
         problem = _certificate_problem(error.verify_code, certificate)
@@ -163,10 +166,7 @@ async def handshake(place: Place, address: str) -> Handshake:
             raise TlsError("plain_http", "the port speaks plain http, not TLS") from error
         raise TlsError("protocol", error.reason or str(error)) from error
     except TimeoutError as error:
-        # A server of plain http may wait for the end of a line that never comes.
-        plain = await speaks_http(place, address)
-        words = "the port speaks plain http, not TLS" if plain else f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s"
-        raise TlsError("plain_http" if plain else "timeout", words) from error
+        raise TlsError("timeout", f"no handshake within {HANDSHAKE_TIMEOUT_S:g} s") from error
     except OSError as error:
         plain = await speaks_http(place, address)
         words = "the port speaks plain http, not TLS" if plain else "the connection was closed during the handshake"
@@ -174,10 +174,23 @@ async def handshake(place: Place, address: str) -> Handshake:
     return Handshake(version, _read(shown))
 
 
+async def _shake_or_notice(place: Place, address: str, context: ssl.SSLContext) -> tuple[str, Mapping[str, Any]]:
+    """Make a handshake; if it stands still, look whether the port waits for the end of a line, as plain http does."""
+    shaking = asyncio.ensure_future(_shake(place, address, context))
+    try:
+        done, _ = await asyncio.wait({shaking}, timeout=_SUSPICIOUS_S)
+        if not done and await speaks_http(place, address):
+            raise TlsError("plain_http", "the port speaks plain http, not TLS")
+        return await shaking
+    finally:
+        shaking.cancel()
+
+
 async def speaks_tls(place: Place, address: str) -> bool:
     """Tell whether a port answers a TLS handshake, whatever its certificate."""
     try:
-        await _shake(place, address, _trusting())
+        async with asyncio.timeout(_ASKED_S):
+            await _shake(place, address, _trusting())
     except ssl.SSLError as error:
         return "ALERT" in (error.reason or "")  # an alert is TLS too: it wants a client certificate, another version
     except OSError:
@@ -188,7 +201,7 @@ async def speaks_tls(place: Place, address: str) -> bool:
 async def speaks_http(place: Place, address: str) -> bool:
     """Tell whether a port answers plain http. It is asked for its root, without a key."""
     try:
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+        async with asyncio.timeout(_ASKED_S):
             reader, writer = await asyncio.open_connection(address, place.port)
             try:
                 writer.write(f"GET / HTTP/1.1\r\nHost: {place.host}\r\nConnection: close\r\n\r\n".encode("ascii"))
