@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchrun import diagnose, models
@@ -36,8 +36,9 @@ _PROBE_TIMEOUT_S = 30.0
 _CANDIDATE_TIMEOUT_S = 5.0
 _CHAT_TIMEOUT_S = 120.0
 _LANE_TIMEOUT_S = 600.0
-#: A key below this length is a placeholder, as the client sees it too.
-_SHORTEST_SECRET = 6
+#: The client takes the key out of what the endpoint says. This is for what the settings say, where a shorter one is a
+#: placeholder ("ollama", "lm-studio") that is no secret, and a word of its own.
+_SHORTEST_SECRET = 12
 _HIDDEN_KEY = "[key]"
 _MESSAGES = [{"role": "user", "content": "Reply with one word: ok"}]
 _SHOWN_TEXT = 60
@@ -187,8 +188,10 @@ class _Checker:
                     self._end(Step(name, "skipped", "a step before failed"))
                 else:
                     await self._do(name, step)
+        settings = tuple(replace(one, value=self._hide(one.value)) for one in self.settings)
+        found = self.base_url_found and self._hide(self.base_url_found)
         return Check(
-            tuple(self.steps), self.exit_code, self._curl(), tuple(self.settings), self.base_url_found, self.answer,
+            tuple(self.steps), self.exit_code, self._curl(), settings, found, self.answer,
             bool(self.endpoint and self.job.endpoint.simulate),
         )  # fmt: skip
 
@@ -540,4 +543,4 @@ class _Checker:
             return None
         body = self._body(self.job.endpoint.model or PLACEHOLDER_MODEL, streamed=self.streamed)
         url = reach.wire_url(self.endpoint.base_url, self.endpoint.target.path)
-        return curl_of(url, body, self.source, direct=bool(self.proxies))
+        return self._hide(curl_of(url, body, self.source, direct=bool(self.proxies)))

@@ -195,6 +195,8 @@ def wrong_path(provider: Provider, base_url: str) -> list[str]:
         return [
             "batchrun follows no redirects, which would carry the key elsewhere: put the right address in base_url."
         ]
+    if provider.status in (401, 403):
+        return ["Something in front refuses, not the API: a firewall, a login page, a block by region or address."]
     if provider.status // 100 == 5:
         return ["A server in front answers, the API behind it does not: it is down, or still starts."]
     return []

@@ -37,7 +37,7 @@ _OWNER_KEYS = ("owned_by", "owner", "organization", "publisher")
 _CONTEXT_KEYS = (
     "context_length", "max_model_len", "context_window", "max_context_length", "context_size", "max_input_tokens",
 )  # fmt: skip
-_TIMES = range(946_684_800, 4_102_444_800)  # the years 2000 to 2099, in seconds
+_FIRST_TIME, _LAST_TIME = 946_684_800, 4_102_444_800  # the years 2000 to 2099, in seconds
 _MAX_FACT = 60
 _NEAR = 5
 #: Similarity from 0 to 1 from which on an id may have been meant; below, everything resembles everything.
@@ -63,7 +63,7 @@ class Model:
         if owner:
             facts.append(f"owner {raw.pop(owner)}")
         created = raw.get("created")
-        if isinstance(created, int | float) and int(created) in _TIMES:
+        if isinstance(created, int | float) and _FIRST_TIME <= created < _LAST_TIME:
             del raw["created"]
             facts.append(f"created {datetime.datetime.fromtimestamp(created, datetime.UTC):%Y-%m-%d}")
         context = next((key for key in _CONTEXT_KEYS if type(raw.get(key)) is int and raw[key] > 0), None)

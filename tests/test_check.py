@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import KEY, environment
 from scripted import Act, Call, Scripted, Wait, always, completion, http, ok
-from servers import free_port
+from servers import free_port, until
 
 from batchrun.check import check as check_endpoint
 from batchrun.diagnose import candidates
@@ -97,6 +98,19 @@ def check(batchrun: Callable[..., Any]) -> Callable[..., Found]:
         for secret in (KEY, key):
             assert not secret or len(secret) < 6 or secret not in ended.out
         return Found(ended.code, ended.out, ended.err)
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
+    """Check a server as `check` does, in this process: a start of Python less."""
+
+    def call(server: Scripted, *, key: str = KEY, model: str = "m-1") -> Found:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        value = check_endpoint(base_url=server.base_url, model=model).as_dict()
+        return Found(value["exit_code"], json.dumps(value), "")
 
     return call
 
@@ -472,11 +486,13 @@ def test_the_root_is_found_elsewhere_on_the_same_server(root, given, elsewhere, 
         (http(200), "empty body"), (http(200, {}), "neither an error nor an answer"), (http(200, []), "neither"),
         (http(502, b"<html>Bad gateway</html>"), "HTTP 502"), (http(200, b"null"), "neither"),
         (http(302, b"", "Location: https://login.example/"), "redirect to https://login.example/"),
+        (http(403, b"<html>Blocked"), "HTTP 403 with a web page"),
+        (http(400, b"<html>Bad"), "HTTP 400 with a web page"),
     ],
 )  # fmt: skip
-def test_what_is_no_api(answer, word, serve, check):
+def test_what_is_no_api(answer, word, serve, here):
     server = serve(always(answer))
-    found = check(server)
+    found = here(server)
     assert (found.code, found.failed) == (4, "http")
     assert word in found.steps["http"]["detail"]
     assert found.steps["http"]["diagnosis"]
@@ -492,8 +508,8 @@ def test_what_is_no_api(answer, word, serve, check):
         http(200, completion()), http(429, {"error": {"message": "slow down"}}), http(400, b"no model"),
     ],
 )  # fmt: skip
-def test_what_is_an_api(answer, serve, check):
-    assert check(serve(api(empty=answer))).failed is None
+def test_what_is_an_api(answer, serve, here):
+    assert here(serve(api(empty=answer))).failed is None
 
 
 def test_http_that_wants_to_be_https(serve, check):
@@ -533,11 +549,11 @@ def test_candidates_stay_on_the_server_and_are_few():
         (429, {"error": {"message": "no money", "code": "insufficient_quota"}}, "Top up"),
     ],
 )
-def test_a_refused_key_and_an_empty_account(status, body, word, serve, check):
-    at_once = check(serve(always(http(status, body))))
+def test_a_refused_key_and_an_empty_account(status, body, word, serve, here):
+    at_once = here(serve(always(http(status, body))))
     assert (at_once.code, at_once.failed) == (4, "key")
     at_once.says(word)
-    late = check(serve(api(open_list=True, chat=http(status, body))))
+    late = here(serve(api(open_list=True, chat=http(status, body))))
     assert (late.code, late.failed) == (4, "chat")
     late.says(word)
 
@@ -561,8 +577,8 @@ def test_no_key_where_one_is_wanted(serve, check):
         (200, {}, ["No chat completion"]),
     ],
 )
-def test_a_chat_that_fails(status, body, words, serve, check):
-    found = check(serve(api(chat=http(status, body))), model="M-1")
+def test_a_chat_that_fails(status, body, words, serve, here):
+    found = here(serve(api(chat=http(status, body))), model="M-1")
     assert (found.code, found.failed) == (4, "chat")
     assert found.steps["model"]["status"] == "note"
     assert "near: m-1" in found.steps["model"]["detail"]
@@ -803,6 +819,35 @@ def test_closed_streams_are_no_trouble(serve, tmp_path):
         done = subprocess.run(["bash", "-c", line], env=environment(), cwd=tmp_path, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         assert b"Traceback" not in done.stderr
+
+
+def test_an_interrupt_ends_with_130(serve, tmp_path):
+    server = serve(always(Act.HANG))
+    with subprocess.Popen(
+        [sys.executable, "-m", "batchrun", "check", "-m", "m-1", "--base-url", server.base_url],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=tmp_path,
+    ) as process:  # fmt: skip
+        until(lambda: server.calls)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, b"")
+
+
+def test_a_placeholder_of_a_key_is_a_word_like_others(serve, batchrun, tmp_path):
+    (tmp_path / "job.toml").write_text('[endpoint]\ndialect = "ollama"\n')
+    ended = batchrun("check", "job.toml", "--base-url", serve(api()).base_url, "-m", "m-1", OPENAI_API_KEY="ollama")
+    assert ended.code == 0
+    assert "dialect ollama (job.toml)" in ended.out
+
+
+def test_a_key_in_the_base_url_is_hidden(serve, batchrun):
+    key = "abcdefghijklmnop"
+    server = serve(api(root=f"/{key}/v1"))
+    base_url = f"http://127.0.0.1:{server.port}/{key}/v1"
+    for flags in ((), ("--json",)):
+        ended = batchrun("check", "--base-url", base_url, "-m", "m-1", *flags, OPENAI_API_KEY=key)
+        assert ended.code == 0
+        assert key not in ended.out
 
 
 def test_nothing_goes_to_another_host(serve, check):

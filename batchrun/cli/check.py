@@ -120,7 +120,7 @@ def models(job_file: Path | None, base_url: str | None, model: str | None, as_js
 def _line(found: ModelList) -> Iterable[str]:
     for model in found.models:
         facts = printable(", ".join(model.facts()), _LONGEST)
-        yield printable(model.id) + (f"\t{facts}" if facts else "")
+        yield printable(model.id, _LONGEST) + (f"\t{facts}" if facts else "")
 
 
 def _remarks(found: ModelList, model: str | None) -> None:
