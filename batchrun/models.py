@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrun.endpoint.answers import parsed
 from batchrun.endpoint.client import Client
+from batchrun.endpoint.reach import place_of
 from batchrun.endpoint.target import target_of
 from batchrun.job import JobError, endpoint_job
 from batchrun.records import ADVICE, RUN_KINDS, EndpointError, ErrorKind
@@ -235,6 +236,7 @@ async def list_models_async(path: Path | None = None, *, base_url: str | None = 
     target, key = target_of(job), read_key(job.endpoint, variables)
     async with opened(job, key, target) as endpoint:
         try:
+            place_of(endpoint.base_url)
             client = endpoint.client(timeout_s=LIST_TIMEOUT_S)
         except ValueError as error:
             raise JobError(f"endpoint.base_url: {endpoint.base_url!r} is not a URL: {error}") from error

@@ -202,7 +202,7 @@ class Client:
             raise EndpointError(ErrorKind.NOT_AN_API, self._words("TLS certificate refused", error)) from error
         except aiohttp.ClientSSLError as error:
             raise EndpointError(ErrorKind.NETWORK, self._words("TLS failed", error)) from error
-        except (aiohttp.ClientError, ssl.SSLError, OSError) as error:
+        except (aiohttp.ClientError, ssl.SSLError, OSError, UnicodeError) as error:  # UnicodeError: no host name
             if not self._is_whole(answer):
                 broke_off = isinstance(error, aiohttp.ClientPayloadError)
                 words = self._words("the answer broke off" if broke_off else type(error).__name__, error)

@@ -101,7 +101,10 @@ def place_of(base_url: str) -> Place:
     url = URL(base_url)
     if not url.raw_host or url.port is None:
         raise ValueError("no host")
-    return Place(url.raw_host, url.port, url.scheme == "https")
+    place = Place(url.raw_host, url.port, url.scheme == "https")
+    if not place.host.strip("0123456789.") and not place.is_address:
+        raise ValueError(f"{place.host} is not an IPv4 address of four numbers")
+    return place
 
 
 def wire_url(base_url: str, path: str) -> str:
