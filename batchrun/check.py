@@ -153,7 +153,7 @@ class _Checker:
     settings: list[Setting] = field(default_factory=list)
     proxies: list[str] = field(default_factory=list)
     source: KeySource = field(default_factory=lambda: KeySource("none"))
-    secret: str | None = None
+    secret: str | None = field(default=None, repr=False)
     exit_code: int = 0
     base_url_found: str | None = None
     answer: dict[str, Any] | None = None

@@ -95,7 +95,11 @@ def no_tls(error: TlsError, place: Place, base_url: str) -> str:
     """Say what to do where a TLS handshake failed."""
     shown = error.certificate
     words = {
-        "expired": "The certificate has expired: the server's owner must renew it. Check this machine's clock too.",
+        "expired": (
+            f"The certificate has expired{f' ({-shown.days_left} days over)' if shown else ''}: the server's owner "
+            "must renew it. Check this machine's clock too."
+        ),
+        "untrusted": "The certificate breaks a rule for certificates: its owner must make a new one.",
         "not_yet_valid": "The certificate is not valid yet: check this machine's clock.",
         "self_signed": (
             "The certificate is self-signed. If the server is yours, name the certificate in the variable SSL_CERT_FILE"

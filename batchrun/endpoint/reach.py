@@ -162,7 +162,7 @@ async def handshake(place: Place, address: str) -> Handshake:
         version, shown = await _shake_or_notice(place, address, ssl.create_default_context())
     except ssl.SSLCertVerificationError as error:
         certificate = await _shown(place, address)
-        problem = _certificate_problem(error.verify_code, certificate)
+        problem = _certificate_problem(error.verify_code)
         raise TlsError(problem, error.verify_message or str(error), certificate) from error
     except ssl.SSLError as error:
         if await speaks_http(place, address):
@@ -266,14 +266,14 @@ def _common(name: Any, *keys: str) -> list[str]:
     return [str(value) for wanted in keys for key, value in pairs if key == wanted]
 
 
-def _certificate_problem(code: int, certificate: Certificate | None) -> str:
+def _certificate_problem(code: int) -> str:
     if code in _WRONG_NAMES:
         return "wrong_host"
     if code in _UNKNOWN_ISSUERS:
         return "unknown_authority"
     known = {_EXPIRED: "expired", _NOT_YET_VALID: "not_yet_valid", _SELF_SIGNED: "self_signed"}
     known[_SELF_SIGNED_IN_CHAIN] = "unknown_authority"
-    return known.get(code, "untrusted" if certificate else "protocol")
+    return known.get(code, "untrusted")
 
 
 def _is_address(family: socket.AddressFamily, host: str) -> bool:
