@@ -12,6 +12,8 @@ import orjson
 from batchrun.simulator.chance import hash64
 from batchrun.simulator.chat_request import ChatRequest, Form, Wanted
 from batchrun.simulator.completion import Choice, Completion
+from batchrun.simulator.orders import Order, Random, Thing, ordered, said_only
+from batchrun.simulator.penalties import shortened
 from batchrun.simulator.problems import Problem, Refused
 from batchrun.simulator.reading import Task, read
 from batchrun.simulator.schema import compile_schema
@@ -24,6 +26,8 @@ MAX_PROMPT_TOKENS = 128_000
 
 #: Models put JSON into a fence when nothing but the prompt asks for JSON; here one answer in so many.
 _FENCED_ONE_IN = 4
+#: Whose orders stand above those of the user.
+_ABOVE = ("system", "developer")
 _NO_SUBJECT = "这段内容"
 #: Prompts are cached in units of so many tokens.
 _CACHE_UNIT_TOKENS = 64
@@ -67,7 +71,7 @@ _TEXTS: Mapping[Task, tuple[str, ...]] = {
 class Prompt:
     """What the messages say together: tokens, task, a schema found in them, and the words of the subject.
 
-    The messages before the last one count as cached, in whole units.
+    The messages before the last one count as cached, in whole units. `order` is what is to be answered word for word.
     """
 
     tokens: int
@@ -76,6 +80,12 @@ class Prompt:
     schema: bytes | None
     subject: str
     quote: str
+    order: Order | None = None
+
+    @property
+    def leaves_to_chance(self) -> bool:
+        """Tell whether something random is asked for."""
+        return isinstance(self.order, Random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +118,29 @@ def study(request: ChatRequest) -> Prompt:
         ),
         subject=asked[-1].subject,
         quote=asked[-1].quote(),
+        order=_order(request),
     )
 
 
-def compose(request: ChatRequest, prompt: Prompt, seed: int, *, omit_required: bool = False) -> Answer:
-    """Write the answer to a request; with `omit_required`, a JSON answer lacks a required property."""
+def _order(request: ChatRequest) -> Order | None:
+    said = [*zip(request.roles, request.texts, strict=True)]
+    above = next((only for role, text in said if role in _ABOVE and (only := said_only(text)) is not None), None)
+    if above is not None:
+        return above
+    # What a task is about may sound like an order to draw lots.
+    last = next((text for role, text in reversed(said) if role == "user"), "")
+    order = ordered(last)
+    return None if isinstance(order, Random) and read(last).task is not None else order
+
+
+def compose(request: ChatRequest, prompt: Prompt, seed: int, *, turn: int = 0, omit_required: bool = False) -> Answer:
+    """Write the answer to a request; with `omit_required`, a JSON answer lacks a required property.
+
+    Only what leaves something to chance is answered in another way at another `turn`.
+    """
     wanted = request.wanted
     schema = wanted.schema if wanted.schema is not None else prompt.schema
-    numbers = [hash64(seed, "answer", request.key, index) for index in range(request.choices)]
+    numbers = _numbers(request, prompt, seed, turn)
     omitted = False
     choices = []
     for number in numbers:
@@ -126,7 +151,7 @@ def compose(request: ChatRequest, prompt: Prompt, seed: int, *, omit_required: b
         elif wanted.form is Form.JSON_OBJECT:
             choice = _json_choice({"模拟": True, "回答": _prose(prompt, number)}, wanted, fenced=False)
         else:
-            choice = Choice(_prose(prompt, number), "stop")
+            choice = Choice(_said(request, prompt, number), "stop", logprobs=request.sampling.logprobs)
         if request.thinking:
             choice = replace(choice, reasoning=_THOUGHTS.format(quote=prompt.quote or _NO_SUBJECT))
         choice = _limited(choice, request)
@@ -134,6 +159,27 @@ def compose(request: ChatRequest, prompt: Prompt, seed: int, *, omit_required: b
     identifier = f"{numbers[0]:016x}{request.key[:8].hex()}"
     completion = Completion(identifier, request.model, tuple(choices), prompt.tokens, prompt.cached_tokens)
     return Answer(completion, omitted)
+
+
+def _numbers(request: ChatRequest, prompt: Prompt, seed: int, turn: int) -> list[int]:
+    sampling, indices = request.sampling, range(request.choices)
+    if not prompt.leaves_to_chance:
+        return [hash64(seed, "answer", request.key, index) for index in indices]
+    if sampling.greedy:
+        return [hash64(seed, "likely", request.key)] * request.choices
+    if sampling.seed is not None:
+        return [hash64(sampling.seed, "seeded", request.key, index) for index in indices]
+    return [hash64(seed, f"turn {turn}", request.key, index) for index in indices]
+
+
+def _said(request: ChatRequest, prompt: Prompt, number: int) -> str:
+    order = prompt.order
+    if order is None:
+        return _prose(prompt, number)
+    if isinstance(order, Random):
+        drawn = order.draw(number)
+        return f"{MARK}{drawn}。" if order.thing is Thing.ANYTHING else drawn
+    return shortened(order, request.sampling.frequency_penalty, request.sampling.presence_penalty)
 
 
 def think_in_content(choice: Choice) -> Choice:

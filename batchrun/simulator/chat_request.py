@@ -12,6 +12,7 @@ import orjson
 
 from batchrun.simulator.dialects import Rules
 from batchrun.simulator.problems import Problem, Refused
+from batchrun.simulator.tools import fitting
 
 _MAX_CHOICES = 8
 _KEY_BYTES = 16
@@ -39,6 +40,23 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are drawn, as far as the family heeds it: `greedy` ones are always the most likely.
+
+    `logprobs` is how many alternatives of each token are told, None where no probabilities are.
+    """
+
+    greedy: bool = False
+    seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logprobs: int | None = None
+
+
+_USUAL = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A checked request. `key` is the hash of its messages; `texts` and `roles` are theirs, one each.
 
@@ -57,6 +75,7 @@ class ChatRequest:
     include_usage: bool
     thinking: bool = False
     inline_thinking: bool = False
+    sampling: Sampling = _USUAL
 
 
 _PLAIN = Wanted(Form.TEXT)
@@ -104,19 +123,33 @@ def _check(data: dict[str, Any], rules: Rules) -> ChatRequest:
     if options is not None and not stream:
         detail = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise Refused(Problem.INVALID_VALUE, "stream_options", detail=detail)
+    unheeded = rules.without_effect(data)
+    heeded = {name: value for name, value in data.items() if name not in unheeded}
     return ChatRequest(
         key=blake2b(orjson.dumps(data["messages"], option=orjson.OPT_SORT_KEYS), digest_size=_KEY_BYTES).digest(),
         model=data["model"],
         texts=texts,
         roles=roles,
-        wanted=_wanted(data, texts, rules),
+        wanted=_wanted(data, texts, roles, rules),
         max_tokens=data.get("max_completion_tokens") or data.get("max_tokens"),
         stops=_stops(data, rules),
-        choices=data.get("n") or 1,
+        choices=heeded.get("n") or 1,
         stream=stream,
         include_usage=bool(options and options.get("include_usage")),
         thinking=rules.thinks(data),
         inline_thinking=rules.thinks_in_content(data),
+        sampling=_sampling(heeded),
+    )
+
+
+def _sampling(data: Mapping[str, Any]) -> Sampling:
+    greedy = any(_is_number(data.get(name)) and data[name] <= most for name, most in _GREEDY.items())
+    return Sampling(
+        greedy=greedy,
+        seed=data.get("seed"),
+        frequency_penalty=data.get("frequency_penalty") or 0.0,
+        presence_penalty=data.get("presence_penalty") or 0.0,
+        logprobs=(data.get("top_logprobs") or 0) if data.get("logprobs") is True else None,
     )
 
 
@@ -169,8 +202,11 @@ def _text(message: dict[str, Any], role: str, where: str) -> str:
     raise Refused(Problem.INVALID_TYPE, f"{where}.content", detail=detail)
 
 
-def _wanted(data: dict[str, Any], texts: tuple[str, ...], rules: Rules) -> Wanted:
-    tool = _forced_tool(data.get("tools") or [], data.get("tool_choice"))
+def _wanted(data: dict[str, Any], texts: tuple[str, ...], roles: tuple[str, ...], rules: Rules) -> Wanted:
+    functions = _functions(data.get("tools") or [])
+    tool = _forced_tool(functions, data.get("tool_choice"))
+    if tool is None and functions and data.get("tool_choice") != "none" and roles[-1] == "user":
+        tool = fitting(functions, texts[-1])
     if tool is not None:
         return Wanted(Form.TOOL, orjson.dumps(tool.get("parameters", {"type": "object"})), str(tool.get("name")))
     response_format = data.get("response_format")
@@ -202,7 +238,7 @@ def _json_schema(response_format: dict[str, Any], _texts: tuple[str, ...], _rule
     return Wanted(Form.SCHEMA, orjson.dumps(schema))
 
 
-def _forced_tool(tools: list[Any], choice: Any) -> dict[str, Any] | None:
+def _functions(tools: list[Any]) -> list[dict[str, Any]]:
     functions = []
     for index, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, dict) else None
@@ -210,6 +246,10 @@ def _forced_tool(tools: list[Any], choice: Any) -> dict[str, Any] | None:
             param = f"tools[{index}].function.name"
             raise Refused(Problem.MISSING_PARAMETER, param, detail=f"Missing required parameter: '{param}'.")
         functions.append(function)
+    return functions
+
+
+def _forced_tool(functions: list[dict[str, Any]], choice: Any) -> dict[str, Any] | None:
     if choice is None or choice in ("auto", "none"):
         return None
     if not functions:
@@ -234,6 +274,10 @@ def _between(low: float, high: float) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_stop(value: Any) -> bool:
     if isinstance(value, list):
         return all(isinstance(stop, str) and stop for stop in value)
@@ -244,6 +288,9 @@ def _instance(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types)
 
 
+#: Sampling parameters with which nothing is left to chance, up to these values.
+_GREEDY: Mapping[str, float] = {"temperature": 0.05, "top_p": 0.05, "top_k": 1}
+_MOST_LOGPROBS = 20
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _FORMATS: Mapping[str, Callable[[dict[str, Any], tuple[str, ...], Rules], Wanted]] = {
     "text": lambda _format, _texts, _rules: _PLAIN,
@@ -270,6 +317,13 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], Problem, str]] = {
         lambda value: _is_int(value) and 1 <= value <= _MAX_CHOICES,
         Problem.INVALID_VALUE,
         f"a whole number from 1 to {_MAX_CHOICES}",
+    ),
+    "seed": (_is_int, Problem.INVALID_TYPE, "a whole number"),
+    "logprobs": (_instance(bool), Problem.INVALID_TYPE, "a boolean"),
+    "top_logprobs": (
+        lambda value: _is_int(value) and 0 <= value <= _MOST_LOGPROBS,
+        Problem.INVALID_VALUE,
+        f"a whole number from 0 to {_MOST_LOGPROBS}",
     ),
     "stop": (_is_stop, Problem.INVALID_VALUE, "a string, or an array of strings"),
     "stream": (_instance(bool), Problem.INVALID_TYPE, "a boolean"),

@@ -11,7 +11,8 @@ from batchrun.simulator.tokens import weight, whole_tokens
 class Choice:
     """One answer text with its finish reason; `tool` names the function whose arguments the text is.
 
-    `reasoning` is what was thought before, None where nothing was.
+    `reasoning` is what was thought before, None where nothing was. `logprobs` is how many alternatives of each
+    token are to be told, None where no probabilities are.
     """
 
     text: str
@@ -19,6 +20,7 @@ class Choice:
     tool: str | None = None
     is_json: bool = False
     reasoning: str | None = None
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

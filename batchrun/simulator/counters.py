@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Any
+
+_MAX_TURNS = 10_000
+
+
+class Turns:
+    """How often each prompt that leaves something to chance was answered; the oldest of too many are forgotten."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self) -> None:
+        self._turns: OrderedDict[bytes, int] = OrderedDict()
+
+    def of(self, key: bytes) -> int:
+        """Give how often the prompt with this key was answered."""
+        return self._turns.get(key, 0)
+
+    def take(self, key: bytes) -> None:
+        """Count an answer to the prompt with this key."""
+        self._turns[key] = self._turns.get(key, 0) + 1
+        self._turns.move_to_end(key)
+        if len(self._turns) > _MAX_TURNS:
+            self._turns.popitem(last=False)
 
 
 class Counters:

@@ -16,7 +16,7 @@ from aiohttp import web
 from batchrun.simulator.answers import MAX_PROMPT_TOKENS, Answer, compose, study
 from batchrun.simulator.chance import uniform
 from batchrun.simulator.chat_request import MISSING, ChatRequest, check, load
-from batchrun.simulator.counters import Counters
+from batchrun.simulator.counters import Counters, Turns
 from batchrun.simulator.dialects import DIALECTS, Body
 from batchrun.simulator.effects import EFFECTS, EVENTS, HTML, JSON, WEB_PAGE, Effect, Scene, event
 from batchrun.simulator.faults import Draw, FaultPlan
@@ -27,7 +27,7 @@ from batchrun.simulator.replies import KEEP_ALIVE, Reply, in_order, queued, unti
 from batchrun.simulator.settings import SettingsError, SimulatorSettings, check_address
 
 #: The models that are listed; a chat may name any model.
-MODELS = ("simulated-chat", "simulated-mini")
+MODELS = ("simulated-chat", "simulated-mini", "simulated-thinking")
 STATS_PATH = "/simulator/stats"
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -69,6 +69,7 @@ class Simulator:
         self._port = port
         self._dialect = DIALECTS[settings.dialect]
         self._counters = Counters()
+        self._turns = Turns()
         self._faults = FaultPlan(settings.faults, settings.seed)
         self._request_numbers = count(1)
         self._admitted = 0
@@ -216,15 +217,18 @@ class Simulator:
         chat = check(data, self._dialect.rules)
         call.key = chat.key.hex()
         prompt = study(chat)
-        answer = compose(chat, prompt, self._settings.seed)
+        turn = self._turns.of(chat.key) if prompt.leaves_to_chance else 0
+        answer = compose(chat, prompt, self._settings.seed, turn=turn)
         self._check_limits(chat, answer)
+        if prompt.leaves_to_chance:
+            self._turns.take(chat.key)
         self._admitted += 1
         try:
             drawn = self._faults.draw(chat.key, keyword=self._has_keyword(chat))
             effect = _NO_EFFECT if drawn.fault is None else EFFECTS[drawn.fault]
             call.attempt = drawn.attempt
             if effect.omit_required:
-                answer = compose(chat, prompt, self._settings.seed, omit_required=True)
+                answer = compose(chat, prompt, self._settings.seed, turn=turn, omit_required=True)
             if drawn.fault is not None and _takes_effect(effect, chat, answer):
                 call.fault = drawn.fault
                 self._faults.spend(drawn.fault)

@@ -16,6 +16,7 @@ from batchrun.simulator.dialects.rules import (
     format_type,
     formats_known,
     named_thinking,
+    none_of,
     number,
     streams,
     when,
@@ -27,6 +28,8 @@ _INVALID, _PARAMETER = "invalid_request_error", "invalid_parameter_error"
 _HELP = " For details, see: https://help.aliyun.com/zh/model-studio/error-code#"
 _MOST_LOGPROBS = 5
 _MOST_CHOICES = 4
+_ALWAYS_THINKING = ("qwq", "deepseek-r1")
+_THINKING_UNASKED = ("qwen3.5", "qwen3.6", "qwen3.7", "qwen3.8")
 _FORMATS = ("text", "json_object", "json_schema")
 
 
@@ -109,6 +112,14 @@ def error(row: ErrorRow, message: str, _param: str | None, facts: Facts) -> Body
     return {"error": told, "id": f"chatcmpl-{request}", "request_id": request, "simulated": True}
 
 
+def _always_thinks(params: Params) -> bool:
+    return named_thinking(params) or str(params.get("model")).startswith(_ALWAYS_THINKING)
+
+
+def _thinks_unasked(params: Params) -> bool:
+    return _always_thinks(params) or str(params.get("model")).startswith(_THINKING_UNASKED)
+
+
 def _thinks(params: Params) -> bool:
     return RULES.thinks(params)
 
@@ -117,7 +128,7 @@ RULES: Rules = Rules(
     checks=(
         when(lambda params: params.get("messages") == [], "messages", "[] is too short - 'messages'"),
         when(
-            lambda params: params.get("enable_thinking") is False and named_thinking(params),
+            lambda params: params.get("enable_thinking") is False and _always_thinks(params),
             "enable_thinking",
             "The value of the enable_thinking parameter is restricted to True.",
         ),
@@ -150,12 +161,18 @@ RULES: Rules = Rules(
         number("top_p", lambda value: 0 < value <= 1, "Range of top_p should be (0.0, 1.0]"),
         number("presence_penalty", lambda value: -2 <= value <= 2, "Presence_penalty should be in [-2.0, 2.0]"),
         number("n", lambda value: 1 <= value <= _MOST_CHOICES, "Range of n should be [1, 4]"),
+        when(
+            lambda params: bool(params.get("tools")) and params.get("n") not in (None, 1),
+            "n",
+            "Range of n should be [1, 1] when tools are set",
+        ),
         number("max_tokens", lambda value: 1 <= value <= 65_536, "Range of max_tokens should be [1, 65536]"),
         number("seed", lambda value: 0 <= value < 2**63, "Range of seed should be [0, 9223372036854775807]"),
         number("top_logprobs", lambda value: 0 <= value <= _MOST_LOGPROBS, "Range of top_logprobs should be [0, 5]"),
     ),
     json_word=NO_JSON_WORD,
-    switches=(by_flag,),
+    switches=(by_flag, lambda params: _thinks_unasked(params) or None),
+    without_effect=none_of("frequency_penalty"),
 )
 
 DASHSCOPE = Dialect(
@@ -174,6 +191,7 @@ DASHSCOPE = Dialect(
         tool_content="",
         tool_more={"id": "", "type": "function"},
         bare_tool_chunk=True,
+        tells_logprobs=True,
     ),
     rules=RULES,
     model=model_of("system"),

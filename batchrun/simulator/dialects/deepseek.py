@@ -30,6 +30,8 @@ _MAX_STOPS = 16
 _MOST_LOGPROBS = 20
 _ROLES = ("system", "user", "assistant", "tool", "latest_reminder")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra")
+#: The penalties are deprecated, top_p is clamped to where it changes little, and the others are not in the schema.
+_UNREAD = ("top_p", "frequency_penalty", "presence_penalty", "n", "seed", "top_k")
 _SERDE = "Failed to deserialize the JSON body into the target type: "
 _CONCURRENCY = ErrorRow(
     429,
@@ -119,6 +121,10 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "owned_by": "deepseek", "simulated": True}
 
 
+def _without_effect(params: Params) -> tuple[str, ...]:
+    return (*_UNREAD, "temperature") if RULES.thinks(params) else _UNREAD
+
+
 RULES: Rules = Rules(
     checks=(
         _check_messages,
@@ -159,6 +165,7 @@ RULES: Rules = Rules(
     ignored=frozenset({"max_completion_tokens"}),
     json_word="Prompt must contain the word 'json' in some form to use 'response_format' of type 'json_object'.",
     max_stops=_MAX_STOPS,
+    without_effect=_without_effect,
     switches=(by_type, by_effort),
 )
 
@@ -179,6 +186,7 @@ DEEPSEEK = Dialect(
         null_other=True,
         tool_content="",
         tool_index=True,
+        tells_logprobs=True,
     ),
     rules=RULES,
     model=_model,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from batchrun.simulator.completion import Completion
 from batchrun.simulator.dialects import openai
 from batchrun.simulator.dialects.base import Dialect, ErrorRow, Facts, derived, model_of
-from batchrun.simulator.dialects.rules import Rules, by_template
+from batchrun.simulator.dialects.rules import Rules, by_template, none_of
 from batchrun.simulator.dialects.shapes import Body, Shape, UsageAt, plain_usage
 from batchrun.simulator.problems import Problem
 
@@ -22,6 +22,7 @@ _TYPES = {
     501: "not_supported_error",
     503: "unavailable_error",
 }
+_CONTEXT = 131_072
 _OWN_FAULT = 500
 _TOO_LONG = "exceed_context_size_error"
 _PROMPT_PER_S = 1000.0
@@ -114,7 +115,8 @@ LLAMACPP = Dialect(
         extras={"system_fingerprint": "b0-simulated"},
         choice=lambda _: {},
         first={"role": "assistant", "content": None},
+        tells_logprobs=True,
     ),
-    rules=Rules(json_word=None, switches=(by_template,), any_model=True),
-    model=model_of("llamacpp", meta=None),
+    rules=Rules(json_word=None, switches=(by_template,), any_model=True, without_effect=none_of()),
+    model=model_of("llamacpp", meta={"n_ctx_train": _CONTEXT}),
 )

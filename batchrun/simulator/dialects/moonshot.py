@@ -14,6 +14,7 @@ from batchrun.simulator.dialects.rules import (
     by_effort,
     by_type,
     named_thinking,
+    none_of,
     number,
     when,
 )
@@ -22,6 +23,7 @@ from batchrun.simulator.problems import Problem
 
 _INVALID, _RATE = "invalid_request_error", "rate_limit_reached_error"
 _ACCOUNT = "Your account {organization}<{account}> request reached organization "
+_CONTEXT = 262_144
 _MONEY = "exceeded_current_quota_error"
 _TOKENS = ErrorRow(429, _ACCOUNT + "TPM rate limit, current:{used}, limit:{limit}", _RATE)
 _CONCURRENCY = ErrorRow(429, _ACCOUNT + "max concurrency: {limit}, please try again after {seconds} seconds", _RATE)
@@ -29,6 +31,11 @@ _OVERLOADED = ErrorRow(429, "The engine is currently overloaded, please try agai
 _DETAIL = ErrorRow(400, "Invalid request: {detail}", _INVALID)
 #: Refusals of values come in words of their own.
 _VALUE = ErrorRow(400, "{detail}", _INVALID)
+
+#: Models that think whatever a request says, that think unless it says no, and that cannot be made to call a tool.
+_ALWAYS_THINKING = ("kimi-k3",)
+_THINKING_UNASKED = ("kimi-k2.6", "kimi-k2.7")
+_NEVER_REQUIRED = ("kimi-k2.6", "kimi-k2.7")
 
 ERRORS = derived(
     openai.ERRORS,
@@ -98,7 +105,19 @@ def _has_wrong_temperature(params: Params) -> bool:
     value = params.get("temperature")
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return value != (0.6 if by_type(params) is False else 1)
+    return value != (0.6 if _is_quiet(params) else 1)
+
+
+def _is(params: Params, *models: str) -> bool:
+    return str(params.get("model")).startswith(models)
+
+
+def _is_quiet(params: Params) -> bool:
+    return by_type(params) is False and not _is(params, *_ALWAYS_THINKING)
+
+
+def _thinks_unasked(params: Params) -> bool | None:
+    return True if _is(params, *_THINKING_UNASKED) else None
 
 
 def _names_tool(params: Params) -> bool:
@@ -109,12 +128,12 @@ RULES: Rules = Rules(
     checks=(
         when(lambda params: params.get("messages") == [], "messages", "Invalid request: messages must not be empty"),
         when(
-            lambda params: by_type(params) is False and named_thinking(params),
+            lambda params: by_type(params) is False and (named_thinking(params) or _is(params, "kimi-k2.7")),
             "thinking",
             "invalid thinking: only type=enabled is allowed for this model",
         ),
         when(
-            lambda params: _has_wrong_temperature(params) and by_type(params) is not False,
+            lambda params: _has_wrong_temperature(params) and not _is_quiet(params),
             "temperature",
             "invalid temperature: only 1 is allowed for this model",
         ),
@@ -133,6 +152,11 @@ RULES: Rules = Rules(
             "logprobs",
             "invalid logprobs: only false is allowed for this model",
         ),
+        when(
+            lambda params: params.get("tool_choice") == "required" and _is(params, *_NEVER_REQUIRED),
+            "tool_choice",
+            "tool_choice 'required' is not supported for this model",
+        ),
         when(_names_tool, "tool_choice", "tool_choice 'specified' is incompatible with thinking enabled"),
         when(
             lambda params: isinstance(params.get("reasoning_effort"), int | float),
@@ -143,8 +167,20 @@ RULES: Rules = Rules(
     ),
     json_word=None,
     max_stops=5,
-    switches=(by_type, by_effort),
+    switches=(lambda params: _is(params, *_ALWAYS_THINKING) or None, by_type, by_effort, _thinks_unasked),
+    without_effect=none_of("seed", "top_k"),
 )
+
+
+def _model(name: str) -> Body:
+    return {
+        **model_of("moonshot")(name),
+        "context_length": _CONTEXT,
+        "supports_reasoning": named_thinking({"model": name}),
+        "supports_image_in": False,
+        "supports_video_in": False,
+    }
+
 
 MOONSHOT = Dialect(
     name="moonshot",
@@ -160,7 +196,7 @@ MOONSHOT = Dialect(
         tool_content="",
     ),
     rules=RULES,
-    model=model_of("moonshot"),
+    model=_model,
     id_header="Msh-Request-Id",
     retry_after=frozenset({Problem.OVERLOADED}),
     precharged=True,

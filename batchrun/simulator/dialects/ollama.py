@@ -90,7 +90,9 @@ OLLAMA = Dialect(
     ),
     rules=Rules(
         checks=(_check_effort,),
-        ignored=frozenset({"tool_choice", "n", "logit_bias", "user", "logprobs", "top_logprobs"}),
+        ignored=frozenset(
+            {"tool_choice", "n", "logit_bias", "user", "logprobs", "top_logprobs", "max_completion_tokens"}
+        ),
         json_word=None,
         switches=(by_reasoning, by_effort),
     ),

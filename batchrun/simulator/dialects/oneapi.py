@@ -8,6 +8,8 @@ from batchrun.simulator.dialects.rules import Rules, by_effort, by_flag, by_type
 from batchrun.simulator.dialects.shapes import Body, Shape
 from batchrun.simulator.problems import Problem
 
+#: Every model of a gateway was made at this time, in seconds since the epoch.
+_CREATED = 1_626_777_600
 _GATEWAY = "one_api_error"
 _REQUEST = " (request id: {request_id})"
 _BUSY = ErrorRow(429, f"当前分组上游负载已饱和，请稍后再试{_REQUEST}", _GATEWAY, "")
@@ -56,14 +58,18 @@ def error(row: ErrorRow, message: str, param: str | None, facts: Facts) -> Body:
     return openai.error(row, message, param or "", facts)
 
 
+def _model(name: str) -> Body:
+    return {**model_of("custom", root=name, parent=None)(name), "created": _CREATED}
+
+
 ONEAPI = Dialect(
     name="oneapi",
     base_path="/v1",
     errors=ERRORS,
     error=error,
-    shape=Shape(),
+    shape=Shape(tells_logprobs=True),
     rules=Rules(switches=(by_type, by_flag, by_effort)),
-    model=model_of("custom", parent=None),
+    model=_model,
     request_id=lambda number: f"20240101000000{number:010}",
     web_page=True,
     unimplemented=("/v1/files", "/v1/fine_tuning"),

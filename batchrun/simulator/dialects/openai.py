@@ -167,6 +167,7 @@ OPENAI = Dialect(
         first={"role": "assistant", "content": "", "refusal": None},
         # The thinking is not shown, only counted.
         reasoning=lambda _: {},
+        tells_logprobs=True,
     ),
     limit_headers=limit_headers,
     retry_after=frozenset(Problem),

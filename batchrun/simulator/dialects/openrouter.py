@@ -9,10 +9,15 @@ from typing import Any
 
 from batchrun.simulator.dialects import openai
 from batchrun.simulator.dialects.base import Dialect, ErrorRow, Facts, derived, model_of
-from batchrun.simulator.dialects.rules import Rules, by_effort, by_reasoning
+from batchrun.simulator.dialects.rules import Rules, by_effort, by_reasoning, named_thinking
 from batchrun.simulator.dialects.shapes import Body, Shape, UsageAt
 from batchrun.simulator.problems import Problem
 
+_CONTEXT = 131_072
+_SUPPORTED = (
+    "frequency_penalty", "logprobs", "max_tokens", "presence_penalty", "response_format", "seed", "stop",
+    "structured_outputs", "temperature", "tool_choice", "tools", "top_logprobs", "top_p",
+)  # fmt: skip
 _PROVIDER = "Simulated"
 
 
@@ -100,6 +105,17 @@ def _choice(finish: str | None) -> dict[str, Any]:
     return {"logprobs": None, "native_finish_reason": finish}
 
 
+def _model(name: str) -> Body:
+    supported = _SUPPORTED + (("reasoning", "include_reasoning") if named_thinking({"model": name}) else ())
+    return {
+        **model_of("openrouter")(name),
+        "name": name,
+        "context_length": _CONTEXT,
+        "pricing": {"prompt": "0", "completion": "0"},
+        "supported_parameters": [*supported],
+    }
+
+
 OPENROUTER = Dialect(
     name="openrouter",
     base_path="/api/v1",
@@ -113,9 +129,10 @@ OPENROUTER = Dialect(
         choice=_choice,
         message={"refusal": None, "reasoning": None},
         reasoning=reasoning,
+        tells_logprobs=True,
     ),
     rules=Rules(json_word=None, switches=(by_reasoning, by_effort)),
-    model=model_of("openrouter"),
+    model=_model,
     retry_after=frozenset({Problem.REQUEST_RATE, Problem.TOKEN_RATE, Problem.CONCURRENCY}),
     framed=frozenset({200}),
     keep_alive=(b"", b": OPENROUTER PROCESSING\n\n"),

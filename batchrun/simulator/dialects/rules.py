@@ -16,6 +16,8 @@ Switch = Callable[[Params], bool | None]
 
 #: A model whose name has this thinks, whatever the family.
 THINKING = "thinking"
+#: Parameters of sampling that only some know.
+_UNKNOWN_SAMPLING = frozenset({"top_k"})
 NO_JSON_WORD = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
 
 
@@ -52,6 +54,11 @@ def by_reasoning(params: Params) -> bool | None:
     return value.get("enabled") is not False and value.get("effort") != "none"
 
 
+def none_of(*names: str) -> Callable[[Params], Collection[str]]:
+    """Name parameters that are without effect in every request."""
+    return lambda _: names
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What a family checks and reads.
@@ -59,7 +66,8 @@ class Rules:
     `ignored` parameters are dropped unread. `json_word` is the refusal of json_object without that word, None
     where the word is not needed. `switches` are the ways to turn thinking on and off, the first that says anything
     decides; without a word a model thinks when its name says so. `thinks_in_content` tells whether the
-    thinking of this request goes into the content. With `any_model`, no model is missing.
+    thinking of this request goes into the content. With `any_model`, no model is missing. `without_effect` gives the
+    parameters that are checked and then change nothing.
     """
 
     checks: tuple[Check, ...] = ()
@@ -69,6 +77,7 @@ class Rules:
     switches: tuple[Switch, ...] = (by_effort,)
     thinks_in_content: Callable[[Params], bool] = lambda _: False
     any_model: bool = False
+    without_effect: Callable[[Params], Collection[str]] = lambda _: _UNKNOWN_SAMPLING
 
     def thinks(self, params: Params) -> bool:
         """Tell whether the answer to this request begins with thinking."""

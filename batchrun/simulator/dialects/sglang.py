@@ -16,6 +16,10 @@ def error(row: ErrorRow, message: str, param: str | None, facts: Facts) -> Body:
     }  # fmt: skip
 
 
+def _model(name: str) -> Body:
+    return model_of("sglang", root=name, max_model_len=vllm.MAX_MODEL_LEN)(name)
+
+
 SGLANG = Dialect(
     name="sglang",
     base_path="/v1",
@@ -28,7 +32,8 @@ SGLANG = Dialect(
         choice=lambda _: {"logprobs": None, "matched_stop": None},
         message={"reasoning_content": None, "tool_calls": None},
         first={"role": "assistant", "content": "", "reasoning_content": None, "tool_calls": None},
+        tells_logprobs=True,
     ),
     rules=vllm.RULES,
-    model=model_of("sglang"),
+    model=_model,
 )

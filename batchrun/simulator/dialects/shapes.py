@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from batchrun.simulator.completion import Choice, Completion
+from batchrun.simulator.dialects.logprobs import logprobs_of
 
 Body = dict[str, Any]
 
@@ -73,7 +74,7 @@ class Shape:
     chunk has a usage key, and with `null_other` a delta of thinking or text has the other one as null.
     A call of a tool has `tool_content` for content, `tool_index` says whether it has an index outside streams
     too, and its later chunks have `tool_more` besides. With `bare_tool_chunk` one chunk has a choice of delta and
-    index alone.
+    index alone. With `tells_logprobs`, choices have the probabilities that were asked for.
     """
 
     identify: Callable[[str], str] = chatcmpl
@@ -94,6 +95,7 @@ class Shape:
     tool_index: bool = False
     tool_more: Mapping[str, Any] = field(default_factory=dict)
     bare_tool_chunk: bool = False
+    tells_logprobs: bool = False
 
     def completion(self, answer: Completion) -> Body:
         """Shape a whole answer."""
@@ -116,7 +118,9 @@ class Shape:
         last = len(answer.choices) - 1
         for index, choice in enumerate(answer.choices):
             for delta in self._deltas(answer, index, choice):
-                yield self._chunk(answer, [self._part(index, delta, None)], null)
+                part = self._part(index, delta, None)
+                self._tell_logprobs(part, choice, delta.get("content"))
+                yield self._chunk(answer, [part], null)
             if self.bare_tool_chunk and choice.tool is not None:
                 delta = {"tool_calls": [self._more(0, "")]}
                 yield self._chunk(answer, [{"delta": delta, "index": index}], null)
@@ -157,7 +161,13 @@ class Shape:
             call = self._tool_call(answer, index, choice.tool, choice.text)
             message["tool_calls"] = [{"index": 0, **call} if self.tool_index else call]
         finish = choice.finish_reason
-        return {"index": index, "message": message, **self.choice(finish), "finish_reason": finish}
+        part = {"index": index, "message": message, **self.choice(finish), "finish_reason": finish}
+        self._tell_logprobs(part, choice, choice.text)
+        return part
+
+    def _tell_logprobs(self, part: Body, choice: Choice, text: str | None) -> None:
+        if self.tells_logprobs and choice.logprobs is not None and text:
+            part["logprobs"] = {"content": logprobs_of(text, choice.logprobs)}
 
     def _part(self, index: int, delta: Body, finish: str | None) -> Body:
         return {"index": index, "delta": delta, **self.choice(finish), "finish_reason": finish}

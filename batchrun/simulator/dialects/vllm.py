@@ -11,12 +11,12 @@ from typing import Any
 from batchrun.simulator.completion import Completion
 from batchrun.simulator.dialects import openai
 from batchrun.simulator.dialects.base import Dialect, ErrorRow, Facts, derived
-from batchrun.simulator.dialects.rules import Rules, by_effort, by_template, number
+from batchrun.simulator.dialects.rules import Rules, by_effort, by_template, none_of, number
 from batchrun.simulator.dialects.shapes import CREATED, Body, Shape, UsageAt, plain_usage
 from batchrun.simulator.problems import Problem
 
 _NAMES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
-_MAX_MODEL_LEN = 131_072
+MAX_MODEL_LEN = 131_072
 _MONEY = "Insufficient balance."
 #: The check of the key comes before everything that has a type.
 _UNAUTHORIZED = ErrorRow(401, "Unauthorized")
@@ -66,7 +66,7 @@ def _choice(finish: str | None) -> dict[str, Any]:
 def _model(name: str) -> dict[str, Any]:
     return {
         "id": name, "object": "model", "created": CREATED, "owned_by": "vllm", "root": name, "parent": None,
-        "max_model_len": _MAX_MODEL_LEN, "permission": [], "simulated": True,
+        "max_model_len": MAX_MODEL_LEN, "permission": [], "simulated": True,
     }  # fmt: skip
 
 
@@ -78,6 +78,7 @@ RULES = Rules(
         number("max_tokens", lambda value: value >= 1, "max_tokens must be at least 1."),
     ),
     json_word=None,
+    without_effect=none_of(),
     switches=(by_template, by_effort),
 )
 
@@ -106,6 +107,7 @@ VLLM = Dialect(
             "tool_calls": [],
             "reasoning_content": None,
         },
+        tells_logprobs=True,
     ),
     rules=RULES,
     model=_model,

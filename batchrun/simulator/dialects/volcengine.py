@@ -81,6 +81,6 @@ VOLCENGINE = Dialect(
     aliases=("/api/v3/batch",),
     errors=ERRORS,
     error=error,
-    shape=Shape(identify=chatcmpl, extras={"service_tier": "default"}, null_usage=True),
+    shape=Shape(identify=chatcmpl, extras={"service_tier": "default"}, null_usage=True, tells_logprobs=True),
     rules=Rules(json_word=None, switches=(by_type, by_effort)),
 )

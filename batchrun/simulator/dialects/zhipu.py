@@ -89,6 +89,7 @@ ZHIPU = Dialect(
         identify=lambda digits: digits,
         usage_at=UsageAt.FINISH,
         choice=lambda _: {},
+        tells_logprobs=True,
     ),
     rules=RULES,
 )
