@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from batchrun.simulator.dialects import Rules
+from batchrun.simulator.dialects.rules import NO_JSON, NO_TOOLS
 from batchrun.simulator.problems import Problem, Refused
 from batchrun.simulator.tools import fitting
 
@@ -205,6 +206,8 @@ def _text(message: dict[str, Any], role: str, where: str) -> str:
 def _wanted(data: dict[str, Any], texts: tuple[str, ...], roles: tuple[str, ...], rules: Rules) -> Wanted:
     functions = _functions(data.get("tools") or [])
     tool = _forced_tool(functions, data.get("tool_choice"))
+    if NO_TOOLS in data["model"]:
+        tool, functions = (tool if rules.constrains else None), []
     if tool is None and functions and data.get("tool_choice") != "none" and roles[-1] == "user":
         tool = fitting(functions, texts[-1])
     if tool is not None:
@@ -217,7 +220,8 @@ def _wanted(data: dict[str, Any], texts: tuple[str, ...], roles: tuple[str, ...]
         supported = ", ".join(map(repr, _FORMATS))
         detail = f"Invalid value: {kind!r}. Supported values are: {supported}."
         raise Refused(Problem.INVALID_VALUE, "response_format.type", detail=detail)
-    return _FORMATS[kind](response_format, texts, rules)
+    wanted = _FORMATS[kind](response_format, texts, rules)
+    return _PLAIN if NO_JSON in data["model"] else wanted
 
 
 def _json_object(_format: dict[str, Any], texts: tuple[str, ...], rules: Rules) -> Wanted:

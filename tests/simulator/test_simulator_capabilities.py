@@ -367,6 +367,8 @@ async def test_logprobs_are_not_told(provider: Callable[..., Any], family: str, 
             },
             "tool_choice 'specified' is incompatible with thinking enabled",
         ),
+        Row(("dashscope",), "2.2", {"model": "no-tools", "tools": [WEATHER]}, "The tool call is not supported."),
+        Row(("vllm",), "", {"model": "no-tools", "tools": [WEATHER]}, "requires --enable-auto-tool-choice"),
         Row(("moonshot",), "3.4", {"model": "kimi-k2.6", "tools": [WEATHER], "tool_choice": "required"}, "required"),
         Row(
             ("moonshot",),
@@ -464,14 +466,33 @@ async def test_tools_are_called_when_they_must_be(provider: Callable[..., Any], 
             assert finish == ("stop" if family == "ollama" else "tool_calls"), choice
 
 
+@pytest.mark.parametrize("family", all_but("dashscope", "vllm"))
+async def test_a_model_without_tools(provider: Callable[..., Any], family: str) -> None:
+    async with provider(dialect=family) as sim:
+        text = await said(sim, "请调用工具。", model="simulated-no-tools", tools=[WEATHER])
+        forced = await sim.chat("你好", model="simulated-no-tools", tools=[WEATHER], tool_choice="required")
+    assert text.startswith("【模拟回答】")
+    finish = forced.body["choices"][0]["finish_reason"]
+    assert finish == ("tool_calls" if family == "sglang" else "stop")
+
+
 # Structured output
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_model_that_does_not_heed_the_format(provider: Callable[..., Any], family: str) -> None:
+    kinds = [{"type": "json_object"}, *([] if family == "deepseek" else [JSON_SCHEMA])]
+    async with provider(dialect=family) as sim:
+        for kind in kinds:
+            text = await said(sim, "用 JSON 回答：你好", model="simulated-no-json", response_format=kind)
+            assert text.startswith("【模拟回答】")
 
 
 @pytest.mark.parametrize(
     ("family", "row"),
     cases(
         Row(all_but("deepseek"), "", {"response_format": JSON_SCHEMA}),
-        Row(FAMILIES, "", {"response_format": {"type": "json_object"}}),  # type: ignore[arg-type]
+        Row(all_but(), "", {"response_format": {"type": "json_object"}}),
     ),
 )
 async def test_structured_output(provider: Callable[..., Any], family: str, row: Row) -> None:

@@ -15,6 +15,7 @@ from batchrun.simulator.dialects.rules import (
     forces_tool,
     format_type,
     formats_known,
+    lacks_tools,
     named_thinking,
     none_of,
     number,
@@ -161,6 +162,7 @@ RULES: Rules = Rules(
         number("top_p", lambda value: 0 < value <= 1, "Range of top_p should be (0.0, 1.0]"),
         number("presence_penalty", lambda value: -2 <= value <= 2, "Presence_penalty should be in [-2.0, 2.0]"),
         number("n", lambda value: 1 <= value <= _MOST_CHOICES, "Range of n should be [1, 4]"),
+        when(lacks_tools, "tools", "The tool call is not supported."),
         when(
             lambda params: bool(params.get("tools")) and params.get("n") not in (None, 1),
             "n",

@@ -16,6 +16,9 @@ Switch = Callable[[Params], bool | None]
 
 #: A model whose name has this thinks, whatever the family.
 THINKING = "thinking"
+#: Models with these in their names cannot call tools on their own, or do not heed the format of the response.
+NO_TOOLS = "no-tools"
+NO_JSON = "no-json"
 #: Parameters of sampling that only some know.
 _UNKNOWN_SAMPLING = frozenset({"top_k"})
 NO_JSON_WORD = "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
@@ -67,7 +70,8 @@ class Rules:
     where the word is not needed. `switches` are the ways to turn thinking on and off, the first that says anything
     decides; without a word a model thinks when its name says so. `thinks_in_content` tells whether the
     thinking of this request goes into the content. With `any_model`, no model is missing. `without_effect` gives the
-    parameters that are checked and then change nothing.
+    parameters that are checked and then change nothing. Where a family `constrains` its models, one that cannot call
+    tools does so when it must.
     """
 
     checks: tuple[Check, ...] = ()
@@ -78,11 +82,17 @@ class Rules:
     thinks_in_content: Callable[[Params], bool] = lambda _: False
     any_model: bool = False
     without_effect: Callable[[Params], Collection[str]] = lambda _: _UNKNOWN_SAMPLING
+    constrains: bool = False
 
     def thinks(self, params: Params) -> bool:
         """Tell whether the answer to this request begins with thinking."""
         asked = next((said for switch in self.switches if (said := switch(params)) is not None), None)
         return named_thinking(params) if asked is None else asked
+
+
+def lacks_tools(params: Params) -> bool:
+    """Tell whether tools are offered to a model that cannot call them."""
+    return bool(params.get("tools")) and NO_TOOLS in str(params.get("model"))
 
 
 def named_thinking(params: Params) -> bool:

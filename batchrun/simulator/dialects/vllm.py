@@ -5,13 +5,14 @@ It knows neither money nor moderation nor rates; such refusals stand for those o
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 from batchrun.simulator.completion import Completion
 from batchrun.simulator.dialects import openai
 from batchrun.simulator.dialects.base import Dialect, ErrorRow, Facts, derived
-from batchrun.simulator.dialects.rules import Rules, by_effort, by_template, none_of, number
+from batchrun.simulator.dialects.rules import Rules, by_effort, by_template, lacks_tools, none_of, number, when
 from batchrun.simulator.dialects.shapes import CREATED, Body, Shape, UsageAt, plain_usage
 from batchrun.simulator.problems import Problem
 
@@ -79,7 +80,14 @@ RULES = Rules(
     ),
     json_word=None,
     without_effect=none_of(),
+    constrains=True,
     switches=(by_template, by_effort),
+)
+
+_NO_PARSER = when(
+    lambda params: lacks_tools(params) and params.get("tool_choice") in (None, "auto"),
+    "tool_choice",
+    '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
 )
 
 VLLM = Dialect(
@@ -109,6 +117,6 @@ VLLM = Dialect(
         },
         tells_logprobs=True,
     ),
-    rules=RULES,
+    rules=replace(RULES, checks=(*RULES.checks, _NO_PARSER)),
     model=_model,
 )
