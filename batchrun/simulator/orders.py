@@ -158,6 +158,12 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _STRING_CHARACTERS = 12
 
 
+_ONLY_WORDS = (*_VERBS.split("|"), "回答", "回复", "输出", "返回", "说", "答", "写")
+_OFTEN_WORDS = ("次", "遍", "times", "重复", "repeat")
+_REPEAT_WORDS = ("重复", "复述", "照抄", "原样", "逐字", "repeat", "exactly", "verbatim", "word for word", "as is")
+_LOT_WORDS = ("随机", "随便", "random")
+
+
 class Thing(StrEnum):
     """What can be asked for at random."""
 
@@ -216,17 +222,28 @@ def said_only(text: str) -> str | None:
 
 def ordered(text: str) -> Order | None:
     """Give what a user message orders word for word, None for every other message."""
-    if (only := said_only(text)) is not None:
+    is_request = len(text) <= _MAX_REQUEST_CHARACTERS  # others have something to work on
+    if is_request and (only := said_only(text)) is not None:
         return only
     if (repeated := _repeated(text)) is not None:
         return repeated[:_MAX_TEXT_CHARACTERS]
-    if len(text) > _MAX_REQUEST_CHARACTERS:  # something to work on, not something to give
+    if not is_request:
         return None
-    return _random(text) if _RANDOM.search(text) else _counted(text)
+    if _mentions(text, _LOT_WORDS) and _RANDOM.search(text):
+        return _random(text)
+    return _counted(text)
+
+
+def _mentions(text: str, words: tuple[str, ...]) -> bool:
+    """Look for words before patterns are tried: most texts have none of them."""
+    small = text.lower()
+    return any(word in small for word in words)
 
 
 def _said_only(text: str) -> str | None:
     head = text[:_ORDER_CHARACTERS]
+    if not _mentions(head, _ONLY_WORDS):
+        return None
     for pattern in _ONLY:
         for found in pattern.finditer(head):
             bare = not found[0].isascii() or _BARE.search(found[0]) is not None
@@ -277,8 +294,10 @@ def _quoted(text: str, position: int) -> tuple[str, int] | None:
 
 def _repeated(text: str) -> str | None:
     head = text[:_REQUEST_CHARACTERS]
-    if head == text and (often := _often(text)) is not None:
+    if head == text and _mentions(head, _OFTEN_WORDS) and (often := _often(text)) is not None:
         return often
+    if not _mentions(head, _REPEAT_WORDS):
+        return None
     for found in _HAND_OVER.finditer(head):
         quoted = _quoted(text, found.end())
         if quoted is not None and _TO_REPEAT.match(text, quoted[1]):

@@ -208,12 +208,15 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
+ORDERS = st.sampled_from(
+    [SCHEMA_TEXT, "随机说一个9到3的数字", "把“好”重复9遍", "从3数到1", "请调用 extract", "只回答“”"]
+)
 FIELDS = {
     "model": st.just("m") | JSON,
     "messages": st.lists(
         st.fixed_dictionaries(
             {"role": st.sampled_from(["user", "system", "assistant", "tool"]) | JSON},
-            optional={"content": st.text() | st.lists(JSON, max_size=2) | st.just(SCHEMA_TEXT) | JSON},
+            optional={"content": st.text() | st.lists(JSON, max_size=2) | ORDERS | JSON},
         )
         | JSON,
         max_size=3,
@@ -228,6 +231,12 @@ FIELDS = {
     "stop": JSON,
     "n": st.integers(1, 3) | JSON,
     "max_tokens": st.integers(1, 30) | JSON,
+    "temperature": st.floats(0, 2) | JSON,
+    "top_p": st.floats(0, 1) | JSON,
+    "seed": st.integers(-(2**63), 2**63) | JSON,
+    "logprobs": st.booleans() | JSON,
+    "top_logprobs": st.integers(0, 20) | JSON,
+    "frequency_penalty": st.floats(-2, 2) | JSON,
     "stream": st.booleans() | JSON,
     "stream_options": JSON,
 }
