@@ -176,7 +176,7 @@ def _model(name: str) -> Body:
     return {
         **model_of("moonshot")(name),
         "context_length": _CONTEXT,
-        "supports_reasoning": named_thinking({"model": name}),
+        "supports_reasoning": RULES.thinks({"model": name}),
         "supports_image_in": False,
         "supports_video_in": False,
     }
