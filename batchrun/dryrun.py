@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchrun.endpoint.adapt import Adapter
 from batchrun.endpoint.target import target_of
 from batchrun.items import ItemReader
+from batchrun.knowledge import Knowledge
 from batchrun.lines import expand_inputs
 from batchrun.output import Schema
 from batchrun.prompts import RequestBuilder
 from batchrun.records import Failure
+from batchrun.settings import environment, fill
 
 if TYPE_CHECKING:
     from batchrun.job import Job
@@ -67,8 +68,10 @@ class DryRun:
 def dry_run(job: Job, limit: int | None = None) -> DryRun:
     """Read and render every item of a job. Raises `JobError` or `InputError`; the key is not needed."""
     schema = Schema.load(job.structured.schema) if job.structured.schema else None
-    adapter = Adapter(target_of(job).dialect, change=job.endpoint.drop_unsupported)
-    builder = RequestBuilder(job, schema.text if schema else None, adapt=adapter)
+    text = schema.text if schema else None
+    variables = environment(job)
+    knowledge = Knowledge(fill(job, variables), target_of(job), text, variables)
+    builder = RequestBuilder(job, text, adapt=knowledge.compiler.adapt)
     templated = bool(job.prompt and job.prompt.user)
     reader = ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated)
     found = DryRun()
@@ -87,5 +90,5 @@ def dry_run(job: Job, limit: int | None = None) -> DryRun:
             characters = len(made.body.decode())
             wide = (len(made.body) - characters) / 2  # three bytes a Chinese character in UTF-8
             found.estimated_prompt_tokens += wide * _TOKENS_PER_WIDE + (characters - wide) * _TOKENS_PER_OTHER
-    found.warnings = list(adapter.warnings.values())
+    found.warnings = [*knowledge.notes, *knowledge.compiler.warnings]
     return found

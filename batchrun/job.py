@@ -50,7 +50,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where requests go. The key is read from `api_key_file`, else from the variable named by `api_key_env`."""
+    """Where requests go. The key is read from `api_key_file`, else from the variable named by `api_key_env`.
+
+    `thinking` switches a model's thinking in the provider's own way; "auto" leaves it as it is. `profile_max_age` is
+    the age in seconds from which on a profile is said to be old.
+    """
 
     base_url: str | None = None
     model: str | None = None
@@ -61,6 +65,9 @@ class Endpoint:
     stream: Literal["auto"] | bool = "auto"
     lane: Literal["standard", "batch"] = "standard"
     drop_unsupported: bool = False
+    thinking: Literal["auto"] | bool = "auto"
+    profile: Literal["auto", "off"] = "auto"
+    profile_max_age: float = 90 * 86400.0
     idempotency_key: bool = True
 
 
@@ -195,6 +202,9 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
             "stream": expect.one_of("auto", True, False),
             "lane": expect.one_of("standard", "batch"),
             "drop_unsupported": expect.flag,
+            "thinking": expect.one_of("auto", True, False),
+            "profile": expect.one_of("auto", "off"),
+            "profile_max_age": expect.duration,
             "idempotency_key": expect.flag,
         },
     ),
@@ -548,7 +558,6 @@ def _usable_encoding(name: str) -> bool:
 def _unavailable(job: Job) -> list[_Problem]:
     """Name what a job may ask for and this version does not do yet, so that nobody relies on it."""
     wanted = {
-        "structured.mode": ('structured.mode = "tool"', job.structured.mode == "tool"),
         "limits.tokens_per_minute": (
             "limits.tokens_per_minute (--tpm)", job.limits.tokens_per_minute is not None,
         ),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import orjson
 
 from batchrun.job import JobError, Prompt
-from batchrun.records import ErrorKind, Failure, Item, Request
+from batchrun.records import Adapted, ErrorKind, Failure, Item, Request
+from batchrun.structured import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,12 +41,11 @@ class RequestBuilder:
 
     def __init__(
         self, job: Job, schema: bytes | None, overrides: Mapping[str, Any] | None = None,
-        adapt: Callable[[dict[str, Any]], tuple[bool, bool]] | None = None,
+        adapt: Callable[[dict[str, Any]], Adapted] | None = None,
     ) -> None:  # fmt: skip
         """`schema` is the JSON text of the job's schema, if it has one; `overrides` win over job and item.
 
-        `adapt` fits a body to the endpoint in place, and tells whether it did and whether the answer is better
-        streamed. Fingerprints are of what was asked for, before it.
+        `adapt` fits a body to the endpoint in place. Fingerprints are of what was asked for, before it.
         """
         self._overrides = overrides or {}
         self._adapt = adapt
@@ -58,19 +58,26 @@ class RequestBuilder:
         self._schema_text = None
         self._salt = blake2b(orjson.dumps(orjson.loads(schema))).digest() if schema else b""
         mode = effective_mode(job)
+        #: Distinguishes requests that differ only in what the endpoint makes of them.
+        if job.endpoint.thinking != "auto":
+            self._salt = blake2b(self._salt + (b"thinking" if job.endpoint.thinking else b"plain")).digest()
         if schema is not None:
-            self._params = {**_response_format(mode, schema), **self._params}
+            self._params = {**parameters(mode, orjson.loads(schema)), **self._params}
             if mode in ("prompt", "json_object"):
-                self._schema_text = SCHEMA_INSTRUCTION + orjson.dumps(orjson.loads(schema)).decode()
+                self._schema_text = in_words(schema)
 
     def build(self, item: Item) -> Request | Failure:
         """Make the request of an item, or the `invalid_input` failure that says why there is none."""
         try:
             body = self._body(item)
             return self._request(body)
+        except _UnsendableError as error:
+            kind = ErrorKind.BAD_REQUEST
+            message = str(error)
         except _PromptError as error:
-            message = f"line {item.line}, id {item.id!r}: {error}"
-            return Failure(item.id, item.line, ErrorKind.INVALID_INPUT, message, item.raw)
+            kind = ErrorKind.INVALID_INPUT
+            message = str(error)
+        return Failure(item.id, item.line, kind, f"line {item.line}, id {item.id!r}: {message}", item.raw)
 
     def reask(self, request: Request, answer: str, reason: str) -> Request:
         """Make the request that sends an invalid answer back with what was wrong with it."""
@@ -87,8 +94,11 @@ class RequestBuilder:
         hashed = blake2b(text, digest_size=16, key=self._salt)
         request = Request(text, hashed.hexdigest(), body["messages"], str(body["model"]))
         if self._adapt is not None:
-            changed, request.stream = self._adapt(body)
-            if changed:
+            adapted = self._adapt(body)
+            if adapted.problem is not None:
+                raise _UnsendableError(adapted.problem)
+            request.stream, request.thinking, request.climbs = adapted.stream, adapted.thinking, adapted.climbs
+            if adapted.changed:
                 request.body = _dump(body)
         return request
 
@@ -117,7 +127,7 @@ class RequestBuilder:
             messages = [{"role": "user", "content": fields["prompt"]}]
         if self._system and not (messages and messages[0].get("role") == "system"):
             messages.insert(0, {"role": "system", "content": self._system.render(fields)})
-        return _with_schema(messages, self._schema_text) if self._schema_text else messages
+        return with_schema(messages, self._schema_text) if self._schema_text else messages
 
 
 def made_from(job: Job, schema: bytes | None) -> dict[str, Any]:
@@ -127,6 +137,7 @@ def made_from(job: Job, schema: bytes | None) -> dict[str, Any]:
         "prompt.system": prompt.system,
         "prompt.user": prompt.user,
         "endpoint.model": job.endpoint.model,
+        **({} if job.endpoint.thinking == "auto" else {"endpoint.thinking": job.endpoint.thinking}),
         **{f"params.{name}": value for name, value in sorted(job.params.items())},
         "structured.mode": effective_mode(job) if schema else None,
         "structured.schema": orjson.loads(schema) if schema else None,
@@ -157,18 +168,18 @@ def recipe_of(made: Mapping[str, Any]) -> int:
 
 
 def effective_mode(job: Job) -> str:
-    """Give the structured mode that a job uses; "auto" asks in words, which no endpoint refuses."""
+    """Give the structured mode by which a job's requests are compared: "auto" is the request in words, whatever way of
+    asking the endpoint takes besides.
+    """
     return "prompt" if job.structured.mode == "auto" else job.structured.mode
 
 
-def _response_format(mode: str, schema: bytes) -> dict[str, Any]:
-    if mode == "json_schema":
-        wanted = {"name": "output", "strict": True, "schema": orjson.loads(schema)}
-        return {"response_format": {"type": "json_schema", "json_schema": wanted}}
-    return {"response_format": {"type": "json_object"}} if mode == "json_object" else {}
+def in_words(schema: bytes | None) -> str:
+    """Give the instruction that asks for a schema in words, nothing where there is none."""
+    return SCHEMA_INSTRUCTION + orjson.dumps(orjson.loads(schema)).decode() if schema else ""
 
 
-def _with_schema(messages: list[Any], instruction: str) -> list[Any]:
+def with_schema(messages: list[Any], instruction: str) -> list[Any]:
     """Add the schema to the system message, which is the same for every item and so is cached by providers."""
     first = messages[0]
     if first.get("role") == "system" and isinstance(first.get("content"), str):
@@ -195,6 +206,10 @@ def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 class _PromptError(Exception):
     """Why an item has no prompt."""
+
+
+class _UnsendableError(Exception):
+    """Why an item's request would be refused."""
 
 
 class _Template:

@@ -172,6 +172,21 @@ class Request:
     messages: list[Any]
     model: str = ""
     stream: bool = False
+    #: Whether thinking is on in it, None where that is not known.
+    thinking: bool | None = None
+    #: Whether it may ask for JSON in the way that the endpoint takes.
+    climbs: bool = False
+
+
+@dataclass(slots=True)
+class Adapted:
+    """What became of a request's body when it was fitted to the endpoint, or the `problem` with it."""
+
+    changed: bool = False
+    stream: bool = False
+    thinking: bool | None = None
+    climbs: bool = False
+    problem: str | None = None
 
 
 @dataclass(slots=True)
@@ -189,7 +204,10 @@ class Provider:
 
 @dataclass(slots=True)
 class Response:
-    """A chat completion that was understood. `text` is None where the answer is tool calls alone."""
+    """A chat completion that was understood. `text` is None where the answer is tool calls alone.
+
+    `arguments` are the arguments of its one tool call, as the model wrote them.
+    """
 
     text: str | None
     reasoning: str | None
@@ -198,6 +216,7 @@ class Response:
     usage: Usage | None
     provider: Provider
     warnings: tuple[str, ...] = ()
+    arguments: str | None = None
 
 
 def readable(text: str) -> str:

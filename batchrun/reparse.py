@@ -86,7 +86,7 @@ class _Reparser:
         self._job, self._store, self._manifest = located.job, store, located.manifest
         schema = Schema.load(self._job.structured.schema) if self._job.structured.schema else None
         text = schema.text if schema else None
-        self._judge = Judge(schema, effective_mode(self._job))
+        self._judge = Judge(schema)
         endpoint = self._job.endpoint
         self._dialect = choose(endpoint.dialect, endpoint.base_url, endpoint.simulate)
         self._made = made_from(self._job, text)
@@ -168,7 +168,9 @@ class _Reparser:
         except EndpointError as error:
             return error
         response.provider = provider
-        verdict = self._judge.judge(response.text)
+        extraction = record.get("extraction")
+        mode = extraction["mode"] if isinstance(extraction, dict) else effective_mode(self._job)
+        verdict = self._judge.judge(response.text, mode, response.arguments)
         if verdict.problem is not None:
             return EndpointError(ErrorKind.INVALID_OUTPUT, verdict.problem, provider=provider)
         return _Judged(response, verdict.value, verdict.extraction)

@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchrun.endpoint.adapt import Adapter
 from batchrun.endpoint.client import Client
+from batchrun.endpoint.compile import Way
 from batchrun.endpoint.target import target_of
 from batchrun.expect import Percent
 from batchrun.feed import Feed, in_thread
 from batchrun.items import ItemReader
+from batchrun.knowledge import Knowledge
 from batchrun.lines import InputError, count_items, expand_inputs
 from batchrun.manifest import Manifest
 from batchrun.output import Judge, Schema
 from batchrun.pace import Pacer, Stopping
-from batchrun.prompts import RequestBuilder, accepted_builders, effective_mode, made_from, recipe_of
+from batchrun.prompts import RequestBuilder, accepted_builders, made_from, recipe_of
 from batchrun.rate import Rate
 from batchrun.records import (
     RUN_KINDS,
+    TRANSIENT_KINDS,
     EndpointError,
     ErrorKind,
     Failure,
@@ -56,6 +58,10 @@ _MAX_SHARED_PAUSE_S = 60.0
 _NOTED_PAUSE_S = 5.0
 #: Workers start one after the other. Sent all at once, requests come back all at once, for ever after, and wait.
 _START_STEP_S = 0.0004
+#: Where it is not known how an endpoint takes such requests, the others wait for the first answer, so long at most,
+#: or until so many items were refused for reasons of their own.
+_CANARY_PATIENCE_S = 10.0
+_CANARIES = 5
 _MIN_SAMPLE = 20
 _SLOWEST_SHOWN = 3
 #: So many different warnings are counted each by itself.
@@ -83,6 +89,7 @@ class _Work:
     attempts: int = 0
     reasks: int = 0
     usage: Usage | None = None
+    way: Way | None = None
     state: str = "waiting for a slot"
 
 
@@ -105,15 +112,16 @@ class Runner:
         schema = self._schema.text if self._schema else None
         self._on_change: OnChange = on_change
         self._retry = retry
-        #: Fits requests to the endpoint's dialect.
-        self._adapter = Adapter(self._target.dialect, change=job.endpoint.drop_unsupported)
-        #: Makes the requests by which items are compared: those of the job as it stands.
         changed = retry.changed if retry else None
-        self._own_builder = RequestBuilder(job, schema, adapt=None if changed else self._adapter)
-        self._builder = RequestBuilder(job, schema, changed, self._adapter) if changed else self._own_builder
+        self._knowledge = Knowledge(job, self._target, schema, variables, changed)
+        #: Fits requests to the endpoint.
+        self._compiler = compiler = self._knowledge.compiler
+        #: Makes the requests by which items are compared: those of the job as it stands.
+        self._own_builder = RequestBuilder(job, schema, adapt=None if changed else compiler.adapt)
+        self._builder = RequestBuilder(job, schema, changed, compiler.adapt) if changed else self._own_builder
         self._made = made_from(job, schema)
         self._recipe = recipe_of(self._made)
-        self._judge = Judge(self._schema, effective_mode(job))
+        self._judge = Judge(self._schema)
         self._paths = [] if retry else expand_inputs(job.input)
         self._concurrency = DEFAULT_CONCURRENCY if job.limits.concurrency == "auto" else job.limits.concurrency
         self._simulator = embedded_simulator(job)
@@ -124,7 +132,10 @@ class Runner:
         self._stop: Stop | None = None
         self._drain_until = 0.0
         self._feed: Feed | None = None
-        self._begun = self._simulated = self._aborted = False
+        self._begun = self._simulated = self._aborted = self._is_known = False
+        #: Held by the one item that may go while it is not known how requests fare.
+        self._turn = asyncio.Semaphore(1)
+        self._untaken = 0
         self._warnings: dict[str, int] = {}
         self._notes: list[str] = []
         self.total: int | None = None
@@ -156,14 +167,17 @@ class Runner:
             if self._stop is not None:
                 feed.stop()
             base_url = await self._base_url(stack)
-            self._client = await stack.enter_async_context(Client(base_url, self._key, self._target, self._learned))
+            client = Client(base_url, self._key, self._target, self._learned, self._knowledge.streams)
+            self._client = await stack.enter_async_context(client)
             stack.push_async_callback(feed.close)
             deadline = self.job.budget.deadline
             if deadline is not None:
                 words = f"the deadline of {deadline:g} s was reached"
                 timer = loop.call_later(deadline, self.stop, Stop(StopCause.DEADLINE, words))
                 stack.callback(timer.cancel)
+            self._look_ahead()
             await self._work_and_write(feed)
+            self._remember()
             self._store.settle()
             summary = await self._summary(feed)
             if self._begun or not self._manifest.is_of_a_run:
@@ -197,6 +211,22 @@ class Runner:
         await stack.enter_async_context(self._simulator)
         return str(self._simulator.base_url)
 
+    def _look_ahead(self) -> None:
+        """Let one item go before the others if it is not known how the endpoint takes such requests."""
+        for note in self._knowledge.notes:
+            self._observer.notice("profile", note)
+        if self._knowledge.is_enough:
+            self._set_known()
+        else:
+            # A refusal comes at once; an answer that takes longer is on its way.
+            asyncio.get_running_loop().call_later(_CANARY_PATIENCE_S, self._set_known)
+
+    def _remember(self) -> None:
+        trouble = self._knowledge.keep(self._client.streams, simulated=self._simulated)
+        if trouble:
+            self._notes.append(trouble)
+            self._observer.notice("profile", trouble)
+
     async def _work_and_write(self, feed: Feed) -> None:
         writer = asyncio.create_task(self._store.keep_synced())
         writer.add_done_callback(self._writer_ended)
@@ -229,6 +259,7 @@ class Runner:
             return
         self._stop = stop
         self._pacer.stop()
+        self._set_known()
         if self._feed is not None:
             self._feed.stop()
         self._drain_until = self._now() + DRAIN_S
@@ -274,7 +305,7 @@ class Runner:
                 self._fail(made, entry, replaces=replaces)
                 continue
             try:
-                await self._first(self._work(entry, made, replaces))
+                await (self._first if self._is_known else self._alone)(self._work(entry, made, replaces))
             except Stopping:
                 return
 
@@ -285,6 +316,21 @@ class Runner:
         work = _Work(item, request, key, self._now(), fingerprint, replaces, request.fingerprint)
         self._under_way[id(work)] = work
         return work
+
+    async def _alone(self, work: _Work) -> None:
+        """Make an item's first attempt while no other goes out, as long as it is not known how such requests fare."""
+        await self._turn.acquire()
+        try:
+            await self._first(work)
+        finally:
+            self._turn.release()
+
+    def _set_known(self) -> None:
+        """Let all go at once."""
+        if not self._is_known:
+            self._is_known = True
+            for _ in range(self._concurrency):
+                self._turn.release()
 
     async def _first(self, work: _Work) -> None:
         """Make an item's first attempt in the worker itself; what needs more goes on in a task of its own."""
@@ -332,16 +378,49 @@ class Runner:
         return waiting
 
     async def _attempt(self, work: _Work) -> Response:
-        """Make one attempt: two calls where only the way in which the answer was to come was refused."""
+        """Make one attempt: further calls where only the way in which something was asked for was refused."""
+        compiler = self._compiler
+        work.way = way = compiler.way(work.request, work.way)
+        while True:
+            request = compiler.compiled(work.request, way)
+            try:
+                response = await self._call_either_way(work, request)
+            except EndpointError as error:
+                other = compiler.other_way(work.request, way, error)
+                if other is None:
+                    self._look_at_refusal(work, error)
+                    raise
+                work.attempts -= 1
+                work.way = way = other
+            else:
+                for news in compiler.worked(work.request, way):
+                    self._learned(news)
+                self._set_known()
+                return response
+
+    def _look_at_refusal(self, work: _Work, error: EndpointError) -> None:
+        """Stop the run if what the job asks for in every request is refused; look for a taken one for a while."""
+        words = self._compiler.unsupported(work.request, error)
+        if words is not None:
+            error.kind = ErrorKind.BAD_REQUEST
+            self.stop(Stop(StopCause.ENDPOINT, words, error.kind))
+            raise Stopping
+        if error.kind not in TRANSIENT_KINDS and not self._is_known:
+            self._untaken += 1
+            if self._untaken >= _CANARIES:
+                self._set_known()
+
+    async def _call_either_way(self, work: _Work, request: Request) -> Response:
+        """Make one call, and a second one where it was the way in which the answer was to come that was refused."""
         try:
-            return await self._call(work)
+            return await self._call(work, request)
         except EndpointError as refusal:
             if not refusal.other_way:
                 raise
             work.attempts -= 1
-            return await self._call(work, refusal)
+            return await self._call(work, request, refusal)
 
-    async def _call(self, work: _Work, refusal: EndpointError | None = None) -> Response:
+    async def _call(self, work: _Work, request: Request, refusal: EndpointError | None = None) -> Response:
         """Admit, send, settle."""
         await self._pacer.admit()
         try:
@@ -349,7 +428,9 @@ class Runner:
             work.attempts += 1
             work.state = "sent"
             self._tally.attempts += 1
-            response = await self._client.chat(work.request, work.key, refusal)
+            # The same request asked another way is another one to who remembers keys.
+            key = (work.key and work.way and work.way.rung and f"{work.key}-{work.way.rung}") or work.key
+            response = await self._client.chat(request, key, refusal)
         except EndpointError as error:
             self._store.attempt_ended(work.item)
             self._tally.failed_attempts[error.kind.value] += 1
@@ -387,15 +468,16 @@ class Runner:
         """Judge a response and record what it is; False if it goes back to the model once more."""
         if "x-simulated" in response.provider.headers:
             self._simulated = True
-        verdict = self._judge.judge(response.text)
+        verdict = self._judge.judge(response.text, self._compiler.mode(work.way or Way()), response.arguments)
         if verdict.problem is None:
             self._succeed(work, response, verdict.value, verdict.extraction)
             return True
-        if work.reasks < self.job.structured.reask and response.text is not None:
+        said = response.text or response.arguments
+        if work.reasks < self.job.structured.reask and said is not None:
             work.reasks += 1
             self._tally.reasks += 1
             self._store.attempt_ended(work.item)
-            work.request = self._builder.reask(work.request, response.text, verdict.problem)
+            work.request = self._builder.reask(work.request, said, verdict.problem)
             work.key = self._idempotency_key(work.item, work.request)
             return False
         error = EndpointError(ErrorKind.INVALID_OUTPUT, verdict.problem, provider=response.provider)
@@ -516,7 +598,7 @@ class Runner:
     def _warned(self) -> tuple[str, ...]:
         """Give the warnings of the whole run: those of answers with how often they came, and those of the input."""
         warnings = [f"{warning} ({count} items)" for warning, count in sorted(self._warnings.items())]
-        warnings += [*self._adapter.warnings.values(), *self._notes]
+        warnings += [*self._compiler.warnings, *self._notes]
         left_over = self._selection.left_over() if self._stop is None and self._limit is None else 0
         if left_over:
             warnings.append(f"{left_over} records are of items that are not in the input now; they are kept")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +42,23 @@ class Ended:
 
 def environment(**variables: str) -> dict[str, str]:
     """Give a bare environment, as cron does: no key, no proxy, no locale, no colours."""
-    return {"PATH": os.environ["PATH"], **variables}
+    return {"PATH": os.environ["PATH"], "XDG_DATA_HOME": os.environ.get("XDG_DATA_HOME", _data_home()), **variables}
+
+
+@cache
+def _data_home() -> str:
+    """Give a folder for the profiles of this process, so that the user's own are left alone."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return folder.name
+
+
+@pytest.fixture(autouse=True)
+def data_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test profiles of its own."""
+    folder = tmp_path_factory.mktemp("data")
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder))
+    return folder
 
 
 def records(path: Path) -> list[dict[str, Any]]:

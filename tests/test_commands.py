@@ -202,6 +202,8 @@ def test_whatever_the_refusal_held_its_item_is_tried_again(extra: bytes, bench: 
     answers = [http(400, b'{"error":{"message":"no","x":' + extra + b"}}"), ok('{"分": 1}')]
     bench.server._script = lambda call: [answers[min(call.number, 2) - 1]]
     bench.prepare({"id": "a", "prompt": "1", "provider": {"body": {}}, "n": 12345678901234567890123})
+    job = bench.folder / "job.toml"
+    job.write_text(job.read_text().replace("[structured]", '[structured]\nmode = "prompt"'))  # asked in no other way
     assert bench.run().code == 3
     flags = ["--base-url", bench.server.base_url, "-m", "m-1", "--json"]
     other = bench.command("run", "-i", "out/failures.jsonl", "-o", "other", *flags)
@@ -280,9 +282,11 @@ def test_status_and_verify_work_beside_a_run_which_others_cannot_join(bench: Ben
 
 def test_calls_in_flight_at_a_crash_are_counted_and_kept(bench: Bench) -> None:
     bench.prepare(*({"id": f"r-{n}", "prompt": str(n % 6)} for n in range(40)))
+    bench.command("run", "job.toml", "-o", "before", "--limit", "1")  # so that no item has to go first
     bench.delay = 30.0
+    before = len(bench.server.calls)
     process = bench.start("run", "job.toml", "--concurrency", "4")
-    until(lambda: len(bench.server.calls) == 4)
+    until(lambda: len(bench.server.calls) == before + 4)
     process.kill()
     process.wait()
     bench.delay = 0.0

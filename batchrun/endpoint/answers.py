@@ -260,7 +260,19 @@ def _normalise(value: dict[str, Any], provider: Provider, warnings: list[str], d
     model = value.get("model")
     if not isinstance(model, str):
         model = None
-    return Response(text or None, reasoning, str(finish), model, usage, provider, tuple(warnings))
+    return Response(text or None, reasoning, str(finish), model, usage, provider, tuple(warnings), _arguments(message))
+
+
+def _arguments(message: dict[str, Any]) -> str | None:
+    """Give the arguments of the one tool call of a message, as the model wrote them; None if there are none or more."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list) or len(calls) != 1 or not isinstance(calls[0], dict):
+        return None
+    function = calls[0].get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if isinstance(arguments, dict):  # some send them unpacked
+        return json.dumps(arguments, ensure_ascii=False)
+    return arguments if isinstance(arguments, str) else None
 
 
 def _trouble(finish: object, message: dict[str, Any], text: str, dialect: Dialect) -> tuple[ErrorKind, str] | None:

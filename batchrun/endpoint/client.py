@@ -21,7 +21,7 @@ from batchrun.records import EndpointError, ErrorKind
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from batchrun.endpoint.dialect import Dialect
@@ -47,10 +47,14 @@ class Client:
 
     `target.retry.attempt_timeout` bounds one whole attempt, from its start to the last byte of the answer,
     `idle_timeout` the time between two pieces of an answer that has begun. `notice` is told in words when the client
-    changes over to streaming, or back, because the endpoint wants it.
+    changes over to streaming, or back, because the endpoint wants it. `streams` tells by model what it is known to
+    want.
     """
 
-    def __init__(self, base_url: str, key: str | None, target: Target, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, base_url: str, key: str | None, target: Target, notice: Callable[[str], None],
+        streams: Mapping[str, bool] | None = None,
+    ) -> None:  # fmt: skip
         self._base_url = base_url.rstrip("/")
         self._url = URL(self._base_url + target.path)
         self._key = key
@@ -60,7 +64,7 @@ class Client:
         self._retry = target.retry
         self._stream = target.stream
         #: By model: whether its answers are streamed, as the endpoint wants it.
-        self._learned: dict[str, bool] = {}
+        self._learned = dict(streams or {})
         #: Models that are streamed on trial, and those of which that was refused.
         self._on_trial: set[str] = set()
         self._unstreamable: set[str] = set()
@@ -153,6 +157,11 @@ class Client:
         self._learned[model] = streamed
         how = "are streamed" if streamed else "are not streamed"
         self._notice(f"answers of {model} {how} from now on, because the endpoint said: {error.message}")
+
+    @property
+    def streams(self) -> dict[str, bool]:
+        """Give by model whether answers are streamed, where the endpoint decided it."""
+        return {model: streamed for model, streamed in self._learned.items() if model not in self._on_trial}
 
     async def fetch(self, method: str, path: str, body: bytes | None = None) -> Provider:
         """Send any request below the base URL and give the answer as it came, whatever its status.

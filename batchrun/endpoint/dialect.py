@@ -117,6 +117,16 @@ class StreamRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StructuredRow:
+    """A way to ask for JSON that is refused or has no effect, for models that fit `model`, thinking or not."""
+
+    mode: Literal["json_schema", "tool", "tool_required", "json_object"]
+    rule: Literal["refused", "ignored"]
+    model: Pattern | None = None
+    thinking: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRow:
     """Where a count of tokens stands: for `usage` in the body, else within the usage object; a dotted path."""
 
@@ -209,6 +219,7 @@ class Dialect:
     parameter: tuple[ParameterRow, ...]
     thinking: tuple[ThinkingRow, ...]
     stream: tuple[StreamRow, ...]
+    structured: tuple[StructuredRow, ...]
     usage: tuple[UsageRow, ...]
     reasoning: tuple[ReasoningRow, ...]
     alias: tuple[AliasRow, ...]

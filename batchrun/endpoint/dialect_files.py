@@ -29,6 +29,7 @@ from batchrun.endpoint.dialect import (
     ReasoningRow,
     RecogniseRow,
     StreamRow,
+    StructuredRow,
     ThinkingRow,
     UsageRow,
     WaitRow,
@@ -210,6 +211,13 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Any]]] = {
         {
             "mode": expect.one_of("only", "prefer", "never"), "model": _pattern, "thinking": _FLAG,
             "min_max_tokens": expect.whole(1),
+        },
+    ),
+    "structured": (
+        StructuredRow,
+        {
+            "mode": expect.one_of("json_schema", "tool", "tool_required", "json_object"),
+            "rule": expect.one_of("refused", "ignored"), "model": _pattern, "thinking": _FLAG,
         },
     ),
     "usage": (UsageRow, {"what": expect.one_of("usage", "cached", "reasoning"), "path": _TEXT}),

@@ -31,17 +31,23 @@ class Verdict:
 class Judge:
     """Judges the texts of one job. Without a schema the text itself is the output."""
 
-    def __init__(self, schema: Schema | None, mode: str) -> None:
+    def __init__(self, schema: Schema | None) -> None:
         self._schema = schema
-        self._mode = mode
 
-    def judge(self, text: str | None) -> Verdict:
-        """Give the output of a text: as it is, or out of the one code fence that is all of it; never guessed."""
+    def judge(self, text: str | None, mode: str, arguments: str | None = None) -> Verdict:
+        """Give the output of a text: as it is, or out of the one code fence that is all of it; never guessed.
+
+        `mode` is the way in which it was asked for. `arguments` of a tool call count where it was asked for by a tool,
+        or where there is no text.
+        """
         if self._schema is None:
             return Verdict(value=text)
+        method = "as_is"
+        if arguments is not None and (mode == "tool" or text is None):
+            method, text = "tool_call", arguments
         if text is None:
             return Verdict(problem="the answer holds tool calls and no text")
-        method, body = "as_is", text
+        body = text
         fence = _FENCE.match(text)
         if fence:
             method, body = "fence", fence.group(1)
@@ -54,7 +60,7 @@ class Judge:
         problems = self._schema.errors(value)
         if problems:
             return Verdict(problem="; ".join(problems))
-        return Verdict(value=value, extraction=Extraction(self._mode, method))
+        return Verdict(value=value, extraction=Extraction(mode, method))
 
 
 def _too_deep(value: Any) -> bool:

@@ -72,8 +72,10 @@ def run_batchrun(
         "-o", str(output), "--base-url", url, "-m", "m",
         "--system", SYSTEM, "--prompt", "请分析：{{ text }}", "--concurrency", str(concurrency), "-q", "--json",
     ]  # fmt: skip
+    # Profiles go where the output goes, not to the user's own.
+    own = {**os.environ, "OPENAI_API_KEY": "sk-bench", "XDG_DATA_HOME": str(output.parent / "data")}
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OPENAI_API_KEY": "sk-bench"})
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=own)
     assert process.stdout is not None
     summary = json.loads(process.stdout.read())
     _, status, usage = os.wait4(process.pid, 0)

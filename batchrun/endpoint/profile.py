@@ -1,0 +1,227 @@
+"""The profile of an endpoint and a model: what `probe` measured there and what runs learned, kept between runs.
+
+Profiles are JSON files in the user's data directory (`$XDG_DATA_HOME`, else `~/.local/share`), one for each pair of
+base URL and model. They hold no key, and nothing of the user's prompts and answers.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from batchrun.records import utc_now
+from batchrun.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+#: The form of the file. A file of another one is not read.
+FORMAT = 1
+_MAX_FACTS = 500
+_MAX_WORDS = 500
+
+
+class Verdict(StrEnum):
+    """What an endpoint does with something that it is asked for."""
+
+    SUPPORTED = "supported"
+    IGNORED = "accepted but ignored"
+    REJECTED = "rejected"
+    UNCLEAR = "unclear"
+    #: Taken in a run, whether with or without effect.
+    ACCEPTED = "accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that is known: what became of a parameter with a value, or of a way to ask for JSON.
+
+    `name` is a parameter's name, or one of `json_schema`, `tool`, `tool_required`, `json_object` (their value is None),
+    or `stream`. `thinking` is the state in which that was so, None where it is not known. `words` are the provider's.
+    """
+
+    name: str
+    value: Any
+    verdict: Verdict
+    words: str = ""
+    thinking: bool | None = None
+    at: str = field(default_factory=utc_now)
+    by: Literal["probe", "run"] = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One row of the capability matrix: the verdict, the words that explain it, and the calls that it rests on."""
+
+    verdict: Verdict
+    words: str
+    evidence: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of one model at one base URL. Times are UTC as in the records.
+
+    `thinks` tells whether the model thinks by default, `switches` how that is changed: the parameters for on and off.
+    `max_tokens` is the name of the parameter that is obeyed, None where that is not known.
+    """
+
+    base_url: str
+    model: str
+    dialect: str = "generic"
+    simulated: bool = False
+    probed_at: str | None = None
+    learned_at: str | None = None
+    thinks: bool | None = None
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    max_tokens: str | None = None
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def fact(self, name: str, value: Any, *, thinking: bool | None) -> Fact | None:
+        """Give the newest fact about a name and a value that holds in this state of thinking; None if there is none."""
+        for fact in reversed(self.facts):
+            if fact.name == name and _same(fact.value, value) and fact.thinking in (None, thinking):
+                return fact
+        return None
+
+    def with_facts(self, facts: Iterable[Fact]) -> Profile:
+        """Give the profile with further facts; each takes the place of the one about the same thing."""
+        known = list(self.facts)
+        for fact in facts:
+            known = [one for one in known if not _about_the_same(one, fact)] + [fact]
+        return replace(self, facts=tuple(known[-_MAX_FACTS:]), learned_at=utc_now())
+
+    @property
+    def measured_at(self) -> str:
+        """Give the date (UTC) of the newest measurement or lesson."""
+        return max(self.probed_at or "", self.learned_at or "")[:10] or "an unknown date"
+
+    def age_s(self) -> float | None:
+        """Give the seconds since the probe, or since the newest lesson where there was none; None if unknown."""
+        at = self.probed_at or self.learned_at
+        if at is None:
+            return None
+        try:
+            then = datetime.datetime.fromisoformat(at)
+        except ValueError:
+            return None
+        return max(0.0, (datetime.datetime.now(datetime.UTC) - then).total_seconds())
+
+
+def _same(one: object, other: object) -> bool:
+    # 1 and True are equal, and not the same in JSON.
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _about_the_same(one: Fact, other: Fact) -> bool:
+    return one.name == other.name and _same(one.value, other.value) and one.thinking == other.thinking
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+class ProfileError(Exception):
+    """A profile cannot be read or written; a run goes on without it."""
+
+
+def data_home(variables: Mapping[str, str]) -> Path | None:
+    """Give the folder for the profiles, None if the user has no home.
+
+    Source: the XDG Base Directory Specification; a path that is not absolute is to be ignored.
+    """
+    home = variables.get("XDG_DATA_HOME", "")
+    if not home.startswith("/"):
+        try:
+            home = str(Path.home() / ".local/share")
+        except RuntimeError:
+            return None
+    return Path(home) / "batchrun" / "profiles"
+
+
+def profile_path(base_url: str, model: str, variables: Mapping[str, str]) -> Path | None:
+    """Give the path of a profile, whether it is there or not; readable, and another one for any other pair."""
+    folder = data_home(variables)
+    if folder is None:
+        return None
+    digest = blake2b(f"{_plain(base_url)}\n{model}".encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{base_url.partition('://')[2]} {model}").strip("_.")[:80]
+    return folder / f"{readable}.{digest}.json"
+
+
+def _plain(base_url: str) -> str:
+    return base_url.rstrip("/").lower()
+
+
+def load_profile(path: Path | None) -> Profile | None:
+    """Read a profile, None if there is none. Raises `ProfileError` for a file that is none."""
+    if path is None:
+        return None
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ProfileError(f"the profile {path} cannot be read: {error.strerror}") from error
+    try:
+        return _from_plain(orjson.loads(text))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ProfileError(
+            f"the profile {path} is not one that this version can read ({error}); "
+            "it is not used: delete it, or make a new one with batchrun probe"
+        ) from error
+
+
+def save_profile(profile: Profile, path: Path | None) -> None:
+    """Write a profile in one step, private to the user. Raises `ProfileError`."""
+    if path is None:
+        raise ProfileError("the profile cannot be saved: this user has no home, and XDG_DATA_HOME is not set")
+    profile = replace(profile, versions={"batchrun": __version__, "python": sys.version.split()[0]})
+    text = orjson.dumps({"format": FORMAT, **asdict(profile)}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Private by itself (0600), whatever the umask.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as made:
+            made.write(text)
+            made.flush()
+            os.fsync(made.fileno())
+        Path(made.name).replace(path)
+    except OSError as error:
+        raise ProfileError(f"the profile {path} cannot be saved: {error.strerror}") from error
+
+
+def _from_plain(value: Any) -> Profile:
+    if value["format"] != FORMAT:
+        raise ValueError(f"its format is {value['format']!r}, not {FORMAT}")
+    made = {key: one for key, one in value.items() if key != "format"}
+    cells = {
+        str(name): Cell(Verdict(one["verdict"]), str(one["words"]), tuple(one["evidence"]))
+        for name, one in made.pop("cells").items()
+    }
+    facts = tuple(Fact(**{**one, "verdict": Verdict(one["verdict"])}) for one in made.pop("facts"))
+    profile = Profile(**made, cells=cells, facts=facts)
+    for name in ("base_url", "model", "dialect"):
+        if not isinstance(made[name], str):
+            raise TypeError(f"{name} is no text")
+    for name in ("probed_at", "learned_at", "max_tokens"):
+        if not isinstance(made[name], str | None):
+            raise TypeError(f"{name} is no text")
+    if not isinstance(made["switches"], dict):
+        raise TypeError("switches is no table")
+    return profile
+
+
+def shortened(words: str) -> str:
+    """Cut a provider's words to what a profile keeps."""
+    return words if len(words) <= _MAX_WORDS else words[: _MAX_WORDS - 1] + "…"

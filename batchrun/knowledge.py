@@ -1,0 +1,124 @@
+"""What is known of a job's endpoint before a run, as a compiler of its requests, and what is kept of it afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from batchrun.endpoint.compile import Compiler
+from batchrun.endpoint.profile import (
+    Fact,
+    Profile,
+    ProfileError,
+    Verdict,
+    load_profile,
+    profile_path,
+    save_profile,
+)
+from batchrun.prompts import in_words, with_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from batchrun.endpoint.target import Target
+    from batchrun.job import Job
+
+_DAY_S = 86400.0
+
+
+def endpoint_key(job: Job) -> str:
+    """Give what a job's endpoint is known by: its base URL, or the name of the simulated provider inside the run."""
+    endpoint = job.endpoint
+    return f"simulate://{endpoint.simulate}" if endpoint.simulate else str(endpoint.base_url)
+
+
+class Knowledge:
+    """Finds the profile of a job's endpoint and model, makes the compiler of its requests, and keeps what was learned.
+
+    `notes` are for people: which profile counts, how old it is, or why there is none. `params` win over those of the
+    job. Raises `JobError` as `Compiler` does.
+    """
+
+    def __init__(
+        self, job: Job, target: Target, schema: bytes | None, variables: Mapping[str, str],
+        params: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._job = job
+        self._dialect = target.dialect
+        self.notes: list[str] = []
+        self.path: Path | None = None
+        self.profile = self._find(variables) if job.endpoint.profile == "auto" else None
+        words = in_words(schema)
+        self.compiler = Compiler(
+            job, target.dialect, self.profile, schema, {**job.params, **(params or {})},
+            lambda messages: with_schema(messages, words) if words else messages,
+        )  # fmt: skip
+
+    def _find(self, variables: Mapping[str, str]) -> Profile | None:
+        job = self._job
+        if job.endpoint.model is None:
+            return None
+        self.path = profile_path(endpoint_key(job), job.endpoint.model, variables)
+        try:
+            profile = load_profile(self.path)
+        except ProfileError as error:
+            self.notes.append(str(error))
+            return None
+        if profile is None:
+            return None
+        self.notes.append(f"the profile of {profile.measured_at} counts: {self.path}")
+        age = profile.age_s()
+        if age is None or age > job.endpoint.profile_max_age:
+            days = "of an unknown age" if age is None else f"{age / _DAY_S:.0f} days old"
+            self.notes.append(
+                f"the profile is {days} (endpoint.profile_max_age is {job.endpoint.profile_max_age / _DAY_S:g} days); "
+                "measure again: batchrun probe"
+            )
+            self.is_old = True
+        return profile
+
+    #: Whether the profile is older than the job wants it.
+    is_old = False
+
+    @property
+    def is_enough(self) -> bool:
+        """Tell whether requests as the job asks for them are known to be taken, so that none has to go first."""
+        return not self.is_old and self.compiler.is_known()
+
+    @property
+    def streams(self) -> dict[str, bool]:
+        """Give by model whether its answers have to be streamed, as far as the profile knows."""
+        profile = self.profile
+        if profile is None:
+            return {}
+        for streamed in (True, False):
+            fact = profile.fact("stream", not streamed, thinking=None)
+            if fact is not None and fact.verdict is Verdict.REJECTED:
+                return {profile.model: streamed}
+        return {}
+
+    def keep(self, streams: Mapping[str, bool], *, simulated: bool) -> str | None:
+        """Save what a run learned; `streams` tells by model what the endpoint wanted. Gives words if that failed.
+
+        A simulated provider inside of the run is gone with it, and nothing of it is kept.
+        """
+        job, lessons = self._job, list(self.compiler.lessons)
+        model = job.endpoint.model
+        if job.endpoint.simulate or model is None or job.endpoint.profile == "off":
+            return None
+        if model in streams and streams[model] is not self.streams.get(model):
+            lessons.append(Fact("stream", not streams[model], Verdict.REJECTED, "changed over in a run"))
+        if not lessons:
+            return None
+        try:
+            # Another run may have written since.
+            before = load_profile(self.path)
+        except ProfileError:
+            before = None
+        before = before or Profile(endpoint_key(job), model, self._dialect.name)
+        try:
+            save_profile(replace(before.with_facts(lessons), simulated=simulated or before.simulated), self.path)
+        except ProfileError as error:
+            return str(error)
+        return None
