@@ -8,6 +8,7 @@ from batchrun.cli.check import check, models
 from batchrun.cli.console import open_closed_streams
 from batchrun.cli.init import init
 from batchrun.cli.inspect import reparse, status, verify
+from batchrun.cli.probe import probe
 from batchrun.cli.retry import retry
 from batchrun.cli.run import run
 from batchrun.cli.simulate import simulate
@@ -35,5 +36,6 @@ main.add_command(verify)
 main.add_command(reparse)
 main.add_command(check)
 main.add_command(models)
+main.add_command(probe)
 main.add_command(init)
 main.add_command(simulate)

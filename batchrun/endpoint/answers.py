@@ -246,7 +246,7 @@ def _normalise(value: dict[str, Any], provider: Provider, warnings: list[str], d
         words = f"HTTP {provider.status} without choices[0].message"
         raise EndpointError(ErrorKind.INVALID_RESPONSE, words, provider=provider, usage=usage) from None
     finish = choice.get("finish_reason")
-    text, reasoning = _text_and_reasoning(message, content, dialect)
+    text, reasoning = text_and_reasoning(message, content, dialect)
     if finish != "stop" or not text or text.isspace() or text[0] in _INVISIBLE:
         trouble = _trouble(finish, message, text, dialect)
         if trouble is not None:
@@ -288,7 +288,8 @@ def _trouble(finish: object, message: dict[str, Any], text: str, dialect: Dialec
     return ErrorKind.EMPTY_OUTPUT, "the answer is empty"
 
 
-def _text_and_reasoning(message: dict[str, Any], content: Any, dialect: Dialect) -> tuple[str, str | None]:
+def text_and_reasoning(message: dict[str, Any], content: Any, dialect: Dialect) -> tuple[str, str | None]:
+    """Give the text of a message with this content, and the reasoning, wherever it stands."""
     thoughts: list[str] = []
     if isinstance(content, list):  # a list of parts, as some servers send it
         content, thoughts = _join_parts(content)
