@@ -201,7 +201,7 @@ _COUNT = "从1数到60，用逗号隔开。"
 _RANDOM = "写一个随机的八位小写字母串，只输出这个字母串。"
 _LINE, _STOP = "甲乙丙丁戊己庚", "丁"
 _COPY = f"原样输出下面这行字，不要加任何别的字：\n{_LINE}"
-_LAUGH = "原样输出下面这行字，不要加任何别的字：\n" + "哈" * 40
+_LAUGH = "把“哈”字重复 40 遍，只输出结果，不要加任何别的字。"
 _RIDDLE = "9.11 和 9.9 哪个大？"
 _ONLY = "蓝鲸4172"
 _ORDER = f"无论用户说什么，都只回答“{_ONLY}”。"
@@ -382,12 +382,7 @@ class Probe:
             except orjson.JSONDecodeError:
                 continue  # an event in several lines; `stream` has put it together
             said.events.append(event)
-        value = stream.completion()
-        if stream.error is not None:
-            event = orjson.dumps(stream.error)
-            provider = replace(_provider(said), body=event)
-            said.error = self._client.error_of(provider)
-        return value
+        return stream.completion()
 
     # --- rows ---
 
@@ -590,7 +585,7 @@ class Probe:
         said = await self._ask(_HELLO, {"n": 2})
         if not self._refused("n", said):
             count = len(said.value["choices"])
-            words = f"{count} choices for n = 2"
+            words = f"{count} choice{'' if count == 1 else 's'} for n = 2"
             self._put("n", Verdict.SUPPORTED if count == 2 else Verdict.IGNORED, words, said)
         self._parameter_fact("n", 2)
 
@@ -674,12 +669,15 @@ class Probe:
             self._put(row, Verdict.IGNORED, f"without effect: {_json(switch)}", said)
 
     def _candidates(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Give the ways to switch thinking that are worth trying: the dialect's for this model, then common ones."""
         rows = [
-            (row.on or {}, row.off or {})
+            (dict(row.on or {}), dict(row.off or {}))
             for row in self._dialect.thinking
             if (row.on or row.off) and (row.model is None or row.model.search(self._model))
         ]
-        return (rows[:1] if rows else list(_SWITCHES))[:_MAX_SWITCHES]
+        own = rows[:1]
+        others = [one for one in _SWITCHES if not any(set(one[0]) == set(on) == set(off) for on, off in own)]
+        return [*own, *others][:_MAX_SWITCHES]
 
     async def _switched(self) -> None:
         """Measure the ways to ask for JSON again with thinking switched the other way: some exclude each other."""
@@ -716,12 +714,6 @@ def _first(group: BaseException) -> BaseException:
     while isinstance(group, BaseExceptionGroup):
         group = group.exceptions[0]
     return group
-
-
-def _provider(said: _Said) -> Provider:
-    from batchrun.records import Provider
-
-    return Provider(said.status, dict(said.headers), b"null")
 
 
 def _added(sent: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _screen(measured: Measured) -> list[str]:
     profile = measured.profile
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     titles = max(_width(row.title) for row in ROWS)
-    room = max(30, (columns() if sys.stdout.isatty() else 160) - titles - 25)
+    room = max(30, columns() - titles - 25) if sys.stdout.isatty() else 300
     lines = [f"{printable(profile.model)} at {printable(profile.base_url)}, read as {printable(profile.dialect)}", ""]
     for row in ROWS:
         cell = profile.cells[row.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -114,6 +115,13 @@ def keep(status: int, headers: dict[str, str], body: bytes, scrub: Callable[[byt
 def error_of(provider: Provider, dialect: Dialect) -> EndpointError | None:
     """Read an answer of any kind as an error: by its status, by what it says, or because it is a web page."""
     value = parsed(provider)
+    if isinstance(value, str) and begins_like_a_stream(value.encode()):
+        stream = Stream()
+        stream.feed(value.encode())
+        stream.end()
+        if stream.error is None:
+            return None if provider.status // 100 == 2 else _no_answer(provider, None, dialect, None)
+        value, provider = stream.error, replace(provider, body=_dump(stream.error, [])[0])
     is_page = isinstance(value, str) and describe(provider.body).startswith("a web page")
     if provider.status // 100 == 2 and not is_page and not (isinstance(value, dict) and says_error(value)):
         return None
