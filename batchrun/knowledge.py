@@ -98,6 +98,19 @@ class Knowledge:
                 return {profile.model: streamed}
         return {}
 
+    def as_dict(self) -> dict[str, Any]:
+        """Give as JSON values which profile counts, how JSON is asked for now, and what this run learned."""
+        profile = self.profile
+        return {
+            "path": str(self.path) if profile and self.path else None,
+            "measured_at": profile.measured_at if profile else None,
+            "structured_mode": self.compiler.asked_by(),
+            "learned": [
+                {"name": fact.name, "value": fact.value, "verdict": fact.verdict.value, "words": fact.words}
+                for fact in self.compiler.lessons
+            ],
+        }
+
     def keep(self, streams: Mapping[str, bool], *, simulated: bool) -> str | None:
         """Save what a run learned; `streams` tells by model what the endpoint wanted. Gives words if that failed.
 

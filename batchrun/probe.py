@@ -34,8 +34,8 @@ _AT_A_TIME = 4
 _TRIES = 3
 _PROMPT_TOKENS = 120
 _SHORT = 5
-#: Some count a token or two more than they were asked for.
-_SLACK = 3
+#: Some count a few tokens more than they were asked for; unbounded, the answer has a hundred.
+_SLACK = 15
 _LONG = 32_768
 _EVIDENCE_CHARS = 240
 #: Kinds of error that end a probe: the rest of it would say the same.
@@ -473,7 +473,8 @@ class Probe:
             return
         without, usage = self._baseline.usage, said.usage
         if "4172" in said.text:
-            self._put(name, Verdict.SUPPORTED, "obeyed", said)
+            repeated = "无论" in said.text
+            self._put(name, Verdict.SUPPORTED, "read, for it is repeated" if repeated else "obeyed", said)
         elif without and usage and 0 < usage.prompt_tokens <= without.prompt_tokens:
             self._put(name, Verdict.IGNORED, "not obeyed, and it costs no tokens: it is not read", said)
         else:
@@ -538,9 +539,10 @@ class Probe:
             if not self._refused(name, said[0]):
                 said.append(await self._ask(_RANDOM, {name: value}))
                 if not self._refused(name, said[1]):
-                    same = bool(said[0].text) and said[0].text == said[1].text
-                    if any(one.is_cut for one in said):
-                        verdict, words = Verdict.UNCLEAR, _cut_or(next(one for one in said if one.is_cut), "")
+                    empty = next((one for one in (*said, *free) if not one.text), None)
+                    same = said[0].text == said[1].text
+                    if empty is not None:
+                        verdict, words = Verdict.UNCLEAR, _cut_or(empty, "taken; an answer was empty")
                     elif same and differ:
                         verdict, words = Verdict.SUPPORTED, "twice the same answer, which differs without it"
                     elif same:
@@ -643,14 +645,12 @@ class Probe:
                 self._switches["on" if to else "off"] = switch
                 await self._usual(back, usual, is_on=not to)
                 return
-        taken = [said for said in tried if said.error is None]
-        if not tried:
-            self._put(row, Verdict.UNCLEAR, "no switch is known")
-        elif taken:
-            names = ", ".join(_json(_added(said.sent)) for said in taken)
-            self._put(row, Verdict.IGNORED, f"without effect: {names}", *tried)
+        refused = [said for said in tried if said.error is not None and said.error.kind not in TRANSIENT_KINDS]
+        if refused:
+            self._refused(row, refused[0])
         else:
-            self._refused(row, tried[0])
+            names = ", ".join(_json(_added(said.sent)) for said in tried)
+            self._put(row, Verdict.IGNORED, f"without effect: {names}", *tried)
         words = "the model thinks by default" if not to else "the model does not think by default"
         self._put(back, Verdict.UNCLEAR, words)
 

@@ -181,7 +181,7 @@ class Runner:
             self._store.settle()
             summary = await self._summary(feed)
             if self._begun or not self._manifest.is_of_a_run:
-                self._store.save_manifest(self._manifest.value(summary, self._files()))
+                self._store.save_manifest(self._manifest_value(summary))
         return summary
 
     def _select(self) -> Selection:
@@ -627,8 +627,11 @@ class Runner:
     def _begin(self) -> None:
         """Say in the manifest that there is something to do, before anything is sent."""
         if not self._begun:
-            self._store.begin(self._recipe, self._manifest.value(None, self._files()))
+            self._store.begin(self._recipe, self._manifest_value(None))
             self._begun = True
+
+    def _manifest_value(self, summary: Summary | None) -> dict[str, Any]:
+        return {**self._manifest.value(summary, self._files()), "profile": self._knowledge.as_dict()}
 
     def _files(self) -> list[InputFile] | None:
         reader = self._selection.reader

@@ -82,6 +82,7 @@ class Compiler:
         self._structure_dropped: set[str] = set()
         self._check_thinking()
         self._check_params()
+        self._warn_of_no_effect()
 
     # --- before the batch ---
 
@@ -126,6 +127,18 @@ class Compiler:
         if problems:
             raise JobError(problems)
 
+    def _warn_of_no_effect(self) -> None:
+        profile = self.profile
+        if profile is None or profile.model != self._job.endpoint.model:
+            return
+        for name in self._params:
+            cell = profile.cells.get(name)
+            other = next((one for one in _MAX_TOKENS if one != name), "") if name in _MAX_TOKENS else ""
+            if cell is not None and cell.verdict is Verdict.IGNORED and profile.max_tokens != other:
+                self._warnings[name] = (
+                    f"{name} is taken here and has no effect: {cell.words} (profile of {profile.measured_at})"
+                )
+
     def _forbidden(self, fact: Fact) -> str:
         return (
             f"params.{fact.name} = {_spelled(fact.value)} is refused here: {fact.words} (profile of {fact.at[:10]}); "
@@ -140,7 +153,8 @@ class Compiler:
         thinking = self._state(model, dict(self._params))
         for name, value in self._params.items():
             fact = profile.fact(name, value, thinking=thinking)
-            if name not in _RESERVED and (fact is None or fact.verdict not in _TAKEN) and not self._is_dropped(fact):
+            taken = fact is not None and (fact.verdict in _TAKEN or fact.verdict is Verdict.IGNORED)
+            if name not in _RESERVED and not taken and not self._is_dropped(fact):
                 return False
         rung = self._ladder.rung(model, thinking) if self._climbs else self._mode
         if rung == LOWEST:
