@@ -526,8 +526,9 @@ class Probe:
     async def _stream_usage(self) -> None:
         said = await self._ask(_HELLO, {"stream": True, "stream_options": {"include_usage": True}})
         if not self._refused("stream_usage", said):
-            found = said.usage is not None and said.usage.completion_tokens > 0
-            words = "comes when asked for" if found else "asked for and not there"
+            found = bool(said.events) and said.usage is not None and said.usage.completion_tokens > 0
+            missing = "asked for and not there" if said.events else "the answer came as a whole, not as events"
+            words = "comes when asked for" if found else missing
             self._put("stream_usage", Verdict.SUPPORTED if found else Verdict.IGNORED, words, said)
 
     async def _sampling(self) -> None:

@@ -300,14 +300,22 @@ class Runner:
                 self._look_for_refusal()
                 continue
             self._begin()
-            made = self._builder.build(entry) if isinstance(entry, Item) else entry
-            if isinstance(made, Failure):
-                self._fail(made, entry, replaces=replaces)
-                continue
             try:
-                await (self._first if self._is_known else self._alone)(self._work(entry, made, replaces))
+                if self._is_known:
+                    await self._handle(entry, replaces)
+                else:
+                    # What the one before it learned is in its request already.
+                    async with self._turn:
+                        await self._handle(entry, replaces)
             except Stopping:
                 return
+
+    async def _handle(self, entry: Item | Failure, replaces: int) -> None:
+        made = self._builder.build(entry) if isinstance(entry, Item) else entry
+        if isinstance(made, Failure):
+            self._fail(made, entry, replaces=replaces)
+        else:
+            await self._first(self._work(entry, made, replaces))
 
     def _work(self, item: Any, request: Request, replaces: int) -> _Work:
         own = request if self._builder is self._own_builder else self._own_builder.build(item)
@@ -316,14 +324,6 @@ class Runner:
         work = _Work(item, request, key, self._now(), fingerprint, replaces, request.fingerprint)
         self._under_way[id(work)] = work
         return work
-
-    async def _alone(self, work: _Work) -> None:
-        """Make an item's first attempt while no other goes out, as long as it is not known how such requests fare."""
-        await self._turn.acquire()
-        try:
-            await self._first(work)
-        finally:
-            self._turn.release()
 
     def _set_known(self) -> None:
         """Let all go at once."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrun.cli.console import Console, fail, print_data, printable
+from batchrun.cli.console import Console, fail, print_data, printable, printable_json
 from batchrun.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def probe(
         import json
 
         saved = None if probed.trouble else str(probed.path)
-        print_data(json.dumps({**measured.as_dict(), "profile": saved}, ensure_ascii=False))
+        print_data(printable_json(json.dumps({**measured.as_dict(), "profile": saved}, ensure_ascii=False)))
     else:
         for line in _markdown(measured) if markdown else _screen(measured):
             print_data(line)

@@ -308,6 +308,8 @@ class Compiler:
         if not self._drop or not refused:
             return None
         name = self._blamed(request, error)
+        if name is None and about_structure and self._mode != "prompt" and not request.climbs:
+            name = _STRUCTURAL[0]
         if name is None or name in way.dropped:
             return None
         names = _STRUCTURAL if name in _STRUCTURAL else (name,)

@@ -16,6 +16,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -155,13 +156,18 @@ def profile_path(base_url: str, model: str, variables: Mapping[str, str]) -> Pat
     folder = data_home(variables)
     if folder is None:
         return None
-    digest = blake2b(f"{_plain(base_url)}\n{model}".encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{base_url.partition('://')[2]} {model}").strip("_.")[:80]
+    plain = _plain(base_url)
+    digest = blake2b(f"{plain}\n{model}".encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{plain.partition('://')[2]} {model}").strip("_.")[:80]
     return folder / f"{readable}.{digest}.json"
 
 
 def _plain(base_url: str) -> str:
-    return base_url.rstrip("/").lower()
+    """Spell a base URL in one way: its host in lower case, without the port that goes without saying."""
+    parts = urlsplit(base_url.rstrip("/"))
+    usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+    host = parts.netloc.lower()
+    return f"{parts.scheme}://{host.removesuffix(usual) if usual else host}{parts.path}"
 
 
 def load_profile(path: Path | None) -> Profile | None:
