@@ -34,9 +34,9 @@ class Probed:
     trouble: str | None
 
 
-def checked(job: Job) -> Job:
+def checked(job: Job, *, sends: bool = True) -> Job:
     """Fill a job's endpoint from the environment and check that it can be probed. Raises `JobError`."""
-    job = resolve(job, environment(job))
+    job = resolve(job, environment(job), sends_data=sends)
     if job.endpoint.model is None:
         raise JobError("no model: set endpoint.model in the job, give -m ID, or set OPENAI_MODEL")
     return job

@@ -258,6 +258,7 @@ def test_a_dry_run_tells_the_cost_and_sends_nothing(batchrun, serve):
     assert (told.code, server.calls) == (0, [])
     assert f"{MAX_CALLS} calls at most" in told.out
     assert f"{most_tokens(100):,} tokens at most" in told.out
+    assert batchrun("probe", "--base-url", "https://api.example.com/v1", "-m", "m", "--dry-run").code == 0
     value = batchrun("probe", "--base-url", server.base_url, "-m", "m", "--dry-run", "--json").json()
     assert sum(value["calls"].values()) <= value["max_calls"] == MAX_CALLS
 

@@ -4,41 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from batchrun.cli.console import Console, fail, print_data, printable, printable_json
-from batchrun.cli.options import json_option
+from batchrun.cli.options import endpoint_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from batchrun.check import Check, Step
     from batchrun.models import ModelList
 
-F = TypeVar("F", bound="Callable[..., Any]")
 _INTERRUPTED = 130
 #: Where the text of a step begins: behind its state, its name and its time.
 _INDENT = " " * 27
 _LONGEST = 1000
 
 
-def _endpoint_options(command: F) -> F:
-    """Add what says which endpoint is meant."""
-    parts = (
-        click.argument("job_file", metavar="[JOB]", required=False, type=click.Path(dir_okay=False, path_type=Path)),
-        click.option("--base-url", metavar="URL", help="API root as the provider documents it."),
-        click.option("-m", "--model", metavar="ID", help="Model id, as your account lists it."),
-        json_option,
-    )
-    for part in reversed(parts):
-        command = part(command)
-    return command
-
-
 @click.command(short_help="Smoke test of an endpoint, step by step, each failure with its likely cause.")
-@_endpoint_options
+@endpoint_options
 def check(job_file: Path | None, base_url: str | None, model: str | None, as_json: bool) -> None:
     """Test an endpoint step by step, from the settings to one short chat, and say what is wrong if it does not work.
 
@@ -89,7 +75,7 @@ def _ending(found: Check) -> Iterable[str]:
 
 
 @click.command(short_help="The model ids that this key can see.")
-@_endpoint_options
+@endpoint_options
 def models(job_file: Path | None, base_url: str | None, model: str | None, as_json: bool) -> None:
     """List the model ids that this key can see, one a line, and behind a tab what the provider says of each.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -44,3 +45,16 @@ def log_options(command: F) -> F:
 def json_option(command: F) -> F:
     """Add `--json` for commands that print one thing."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)
+
+
+def endpoint_options(command: F) -> F:
+    """Add what says which endpoint is meant."""
+    parts = (
+        click.argument("job_file", metavar="[JOB]", required=False, type=click.Path(dir_okay=False, path_type=Path)),
+        click.option("--base-url", metavar="URL", help="API root as the provider documents it."),
+        click.option("-m", "--model", metavar="ID", help="Model id, as your account lists it."),
+        json_option,
+    )
+    for part in reversed(parts):
+        command = part(command)
+    return command

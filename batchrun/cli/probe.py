@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli.console import Console, fail, print_data, printable, printable_json
-from batchrun.cli.options import json_option
 
 if TYPE_CHECKING:
     from batchrun.endpoint.profile import Verdict
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     "--max-tokens", default=1024, show_default=True, type=click.IntRange(16), help="The bound of each answer."
 )
 @click.option("--markdown", is_flag=True, help="Print the matrix as a Markdown table, for a wiki.")
-@json_option
 def probe(
     job_file: Path | None, *, as_json: bool, markdown: bool, dry_run: bool, max_tokens: int, **flags: Any
 ) -> None:  # fmt: skip
@@ -48,7 +46,7 @@ def probe(
     from batchrun.cli.execution import refusing
 
     with refusing(None):
-        job = _job(job_file, flags)
+        job = _job(job_file, flags, sends=not dry_run)
         if dry_run:
             _announce(job, max_tokens, as_json=as_json)
             return
@@ -70,7 +68,7 @@ def probe(
         console.line(f"batchrun: {printable(probed.trouble)}")
 
 
-def _job(job_file: Path | None, flags: dict[str, Any]) -> Job:
+def _job(job_file: Path | None, flags: dict[str, Any], *, sends: bool) -> Job:
     from batchrun.job import endpoint_job
     from batchrun.measure import checked
 
@@ -79,7 +77,7 @@ def _job(job_file: Path | None, flags: dict[str, Any]) -> Job:
         "endpoint.model": flags["model"],
         "data_boundary.classification": "non-sensitive" if flags["confirm_non_sensitive"] else None,
     }
-    return checked(endpoint_job(job_file, overrides))
+    return checked(endpoint_job(job_file, overrides), sends=sends)
 
 
 def _announce(job: Job, max_tokens: int, *, as_json: bool) -> None:
