@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrun.cli.console import Console, fail, print_data, printable, printable_json
+from batchrun.cli.options import endpoint_options
 
 if TYPE_CHECKING:
     from batchrun.endpoint.profile import Verdict
@@ -17,16 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Measure what a model can do here, print the matrix, save the profile.")
-@click.argument(
-    "job_file", metavar="[JOB]", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option("--base-url", metavar="URL", help="The endpoint, as its provider documents it.")
-@click.option("-m", "--model", metavar="ID", help="The model to measure.")
+@endpoint_options
 @click.option("--confirm-non-sensitive", is_flag=True, help="State that what is sent is not sensitive.")
 @click.option("--dry-run", is_flag=True, help="Tell how many calls and tokens it takes at most; send nothing.")
-@click.option(
-    "--max-tokens", default=1024, show_default=True, type=click.IntRange(16), help="The bound of each answer."
-)
+@click.option("--max-tokens", default=1024, show_default=True, type=click.IntRange(16), help="Bound of each answer.")
 @click.option("--markdown", is_flag=True, help="Print the matrix as a Markdown table, for a wiki.")
 def probe(
     job_file: Path | None, *, as_json: bool, markdown: bool, dry_run: bool, max_tokens: int, **flags: Any
