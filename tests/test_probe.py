@@ -22,7 +22,8 @@ from batchrun.endpoint.profile import load_profile, profile_path
 from batchrun.endpoint.target import Target
 from batchrun.job import Endpoint, Job, Retry
 from batchrun.measure import probe
-from batchrun.probe import MAX_CALLS, ROWS, Measured, Probe, ProbeError, most_tokens
+from batchrun.probe import Measured, Probe, ProbeError
+from batchrun.probing.questions import MAX_CALLS, MAX_CALLS_WITH_REPEATS, ROWS, most_tokens
 from batchrun.records import ErrorKind
 from batchrun.simulator.dialects import DIALECTS
 
@@ -67,9 +68,9 @@ def measured(server: Scripted, *, dialect: str = "generic", max_tokens: int = 64
 
     async def main() -> Measured:
         async with Client(server.base_url, KEY, target, lambda _words: None) as client:
-            one = Probe(client, target.dialect, server.base_url, "m-1", max_tokens=max_tokens, rng=random.Random(1))
-            one._retries._settings = times
-            return await one.measure()
+            return await Probe(
+                client, target.dialect, server.base_url, "m-1", max_tokens=max_tokens, retry=times, rng=random.Random(1)
+            ).measure()
 
     return asyncio.run(main())
 
@@ -218,6 +219,263 @@ def test_a_server_that_breaks_off_leaves_rows_unclear(serve):
     assert {cell.verdict.value for name, cell in found.profile.cells.items() if name.startswith("json")} == {"unclear"}
 
 
+# --- trouble ----------------------------------------------------------------------------------------------------------
+
+
+def chats(answer: Callable[[Call], Any]) -> Callable[[Call], Any]:
+    """Answer chats in this way, and list the model."""
+    return lambda call: [answer(call) if call.raw else http(200, {"data": [{"id": "m-1"}]})]
+
+
+def refusal(status: int, words: str, *headers: str) -> bytes:
+    return http(status, {"error": {"message": words}}, *headers)
+
+
+def test_a_prompt_that_a_filter_refuses_says_nothing_of_parameters(serve):
+    server = serve(chats(lambda call: refusal(400, "Content Exists Risk") if "随机" in call.prompt else ok("好的")))
+    found = measured(server, dialect="deepseek")
+    for name in ("temperature", "top_p", "seed"):
+        assert found.profile.cells[name].verdict.value == "unclear"
+        assert "Content Exists Risk" in found.profile.cells[name].words
+        assert not [fact for fact in found.profile.facts if fact.name == name]
+    assert found.unmeasured >= {"temperature", "top_p", "seed"}
+    assert found.is_usable
+
+
+def test_an_outage_refuses_nothing_and_the_probe_is_not_worth_keeping(serve):
+    server = serve(chats(lambda call: ok("好的") if call.number < 12 else refusal(500, "internal server error")))
+    found = measured(server)
+    assert "rejected" not in verdicts(found).values()
+    assert not found.is_usable
+    assert found.calls <= MAX_CALLS_WITH_REPEATS
+    assert found.calls - found.repeats <= MAX_CALLS
+    assert {fact.verdict.value for fact in found.profile.facts} <= {"accepted", "accepted but ignored"}
+
+
+@pytest.mark.parametrize(("words", "verdict"), [
+    ("Internal error: response_format type 'json_schema' is not known", "rejected"), ("internal error", "unclear"),
+])  # fmt: skip
+def test_a_500_is_a_refusal_where_it_names_what_was_asked(serve, words, verdict):
+    server = serve(chats(lambda call: refusal(500, words) if "response_format" in call.body else ok("好的")))
+    matrix = verdicts(measured(server))
+    rows = ("json_object", "json_schema", "json_object_without_word")
+    assert [matrix[name] for name in rows] == [verdict] * 3
+    tries = [call for call in server.calls if call.raw and "response_format" in call.body]
+    assert len(tries) == 3 * 3
+
+
+def test_a_500_that_names_a_parameter_one_time_in_three_is_no_refusal(serve):
+    def answer(call: Call) -> bytes:
+        if "logprobs" in call.body:
+            refused = sum("logprobs" in one.body for one in server.calls if one.raw)
+            return refusal(500, "logprobs are not there" if refused == 3 else "internal error")
+        return ok("好的")
+
+    server = serve(chats(answer))
+    assert verdicts(measured(server))["logprobs"] == "unclear"
+
+
+def test_switches_that_fail_for_now_are_not_called_without_effect(serve):
+    names = ("enable_thinking", "thinking", "chat_template_kwargs", "reasoning_effort")
+    server = serve(chats(lambda call: refusal(429, "slow") if any(one in call.body for one in names) else ok("好的")))
+    found = measured(server)
+    assert found.profile.cells["thinking_on"].verdict.value == "unclear"
+    assert found.given_up == {"thinking_on"}
+    assert found.unmeasured >= {"json_object_switched", "tool_switched"}
+
+
+def test_whether_a_model_thinks_is_not_known_where_it_could_not_be_asked(serve):
+    server = serve(chats(lambda call: refusal(429, "slow") if "9.11" in call.prompt else ok("好的")))
+    found = measured(server)
+    assert found.profile.thinks is None
+    assert found.profile.cells["reasoning"].verdict.value == "unclear"
+    assert "slow" in found.profile.cells["reasoning"].words
+    assert {fact.thinking for fact in found.profile.facts} == {None}
+    assert found.profile.cells["thinking_on"].words.startswith("not asked")
+    assert found.given_up == {"reasoning"}
+
+
+def test_words_that_refuse_also_what_asks_for_nothing_are_about_the_moment(serve):
+    def answer(call: Call) -> bytes:
+        return ok("好的") if call.number == 1 else refusal(400, "come back at another time, please")
+
+    found = measured(serve(chats(answer)))
+    assert "rejected" not in verdicts(found).values()
+    assert "rejected" not in {fact.verdict.value for fact in found.profile.facts}
+    assert not found.is_usable
+
+
+def test_a_web_page_in_the_middle_leaves_its_row_unclear(serve):
+    page = http(200, b"<html><title>Back soon</title></html>", "Content-Type: text/html")
+    server = serve(chats(lambda call: page if "logprobs" in call.body else ok("好的")))
+    found = measured(server)
+    assert found.profile.cells["logprobs"].verdict.value == "unclear"
+    assert "Back soon" in found.profile.cells["logprobs"].words
+    assert found.given_up == {"logprobs"}
+
+
+@pytest.mark.parametrize("status", [401, 402])
+def test_a_key_or_a_balance_that_ends_in_the_middle_is_told_with_exit_code_4(batchrun, serve, data_home, status):
+    server = serve(chats(lambda call: ok("好的") if call.number < 20 else refusal(status, "no more")))
+    ended = batchrun("probe", "--base-url", server.base_url, "-m", "m")
+    assert (ended.code, ended.out) == (4, "")
+    assert "no more" in ended.err
+    assert not list(data_home.rglob("*.json"))
+
+
+def test_a_probe_in_trouble_is_shown_and_does_not_replace_a_good_profile(batchrun, serve, data_home, tmp_path):
+    trouble: list[int] = []
+
+    def answer(call: Call) -> bytes:
+        return refusal(503, "overloaded") if trouble and len(call.body) > 3 else ok("好的")
+
+    server = serve(chats(answer))
+    (tmp_path / "job.toml").write_text(
+        f'input = "in.jsonl"\noutput = "out"\n[endpoint]\nbase_url = "{server.base_url}"\nmodel = "m"\n'
+        '[retry]\nwait_initial = "10ms"\n'
+    )
+    assert batchrun("probe", "job.toml").code == 0
+    (path,) = data_home.rglob("*.json")
+    before = path.read_bytes()
+    trouble.append(1)
+    for flags in ([], ["--json"]):
+        ended = batchrun("probe", "job.toml", *flags)
+        assert ended.code == 4
+        assert "nothing was saved" in ended.err
+        assert "overloaded" in ended.out
+        assert path.read_bytes() == before
+    assert ended.json()["profile"] is None
+    assert ended.json()["given_up"]
+
+
+def test_a_row_that_could_not_be_measured_stays_as_it_was(serve, tmp_path, monkeypatch):
+    """Twice the same endpoint: the second time the riddle and one parameter fail for passing reasons."""
+    trouble: list[int] = []
+
+    def answer(call: Call) -> bytes:
+        if trouble and ("logprobs" in call.body or ("9.11" in call.prompt and len(call.body) == 3)):
+            return refusal(503, "overloaded")
+        if "logprobs" in call.body or "seed" in call.body:
+            return refusal(400, f"no {'logprobs' if 'logprobs' in call.body else 'seed'} here")
+        thought = {"reasoning_content": "嗯"} if call.body.get("enable_thinking") is not False else {}
+        choice = {"index": 0, "message": {"content": "好的", **thought}, "finish_reason": "stop"}
+        return http(200, completion() | {"choices": [choice] if "9.11" in call.prompt else completion("好")["choices"]})
+
+    server = serve(chats(answer))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    job = Job((), Path(), endpoint=Endpoint(server.base_url, model="m-1"), retry=Retry(wait_initial=0.01))
+    first = asyncio.run(probe(job))
+    trouble.append(1)
+    second = asyncio.run(probe(job))
+    assert second.measured.profile.cells["logprobs"].verdict.value == "unclear"
+    assert second.trouble is None
+    assert {"logprobs", "reasoning", "thinking_off"} <= set(second.kept)
+    before, after = load_profile(first.path), load_profile(second.path)
+    assert before is not None
+    assert after is not None
+    for name in second.kept:
+        assert after.cells[name] == before.cells[name]
+    assert (after.thinks, after.switches) == (True, before.switches)
+    for name, value in (("logprobs", True), ("seed", 7)):
+        fact = after.fact(name, value, thinking=True)
+        assert fact is not None
+        assert (fact.verdict.value, fact.thinking) == ("rejected", True)
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_wants_streams_for_every_parameter_is_not_asked_everything_twice(serve):
+    event = json.dumps({"choices": [{"index": 0, "delta": {"content": "好"}, "finish_reason": "stop"}]})
+    stream = http(200, f"data: {event}\n\ndata: [DONE]\n\n".encode(), "Content-Type: text/event-stream")
+
+    def answer(call: Call) -> bytes:
+        if call.body.get("stream"):
+            return stream
+        if set(call.body) <= {"model", "messages", "max_tokens"}:
+            return ok("好")
+        return refusal(400, "This model only support stream mode, please enable the stream parameter")
+
+    server = serve(chats(answer))
+    found = measured(server, dialect="dashscope")
+    assert found.calls == len(server.calls) <= MAX_CALLS
+    again = [call for call in server.calls if call.raw and not call.body.get("stream") and len(call.body) > 3]
+    assert len(again) <= 7
+    assert found.profile.cells["long_output"].verdict.value == "rejected"
+    assert found.repeats == 0
+
+
+def greedy(call: Call) -> bytes:
+    """Use as many tokens as it may; without a bound, many."""
+    most = call.body.get("max_tokens") or call.body.get("max_completion_tokens") or 4000
+    tokens = most * call.body.get("n", 1)
+    choice = completion("x " * min(60, most), finish="length")["choices"][0]
+    return http(200, completion() | {
+        "choices": [choice] * call.body.get("n", 1),
+        "usage": {"prompt_tokens": 90, "completion_tokens": tokens, "total_tokens": tokens + 90},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("max_tokens", [16, 1024])
+def test_an_endpoint_that_uses_all_it_may_stays_within_what_is_stated(serve, max_tokens):
+    found = measured(serve(chats(greedy)), max_tokens=max_tokens)
+    assert found.usage.total_tokens <= most_tokens(max_tokens)
+    assert found.usage.completion_tokens > 32_768
+    assert found.is_bounded
+
+
+def test_where_no_bound_on_tokens_is_taken_nothing_is_asked_that_runs_long(batchrun, serve, data_home):
+    names = ("max_tokens", "max_completion_tokens")
+    server = serve(
+        chats(lambda call: refusal(400, f"unknown: {names}") if set(names) & set(call.body) else greedy(call))
+    )
+    ended = batchrun("probe", "--base-url", server.base_url, "-m", "m", "--max-tokens", "100")
+    assert ended.code == 0, ended.err
+    assert "no bound on tokens is taken or heeded" in ended.err
+    (path,) = data_home.rglob("*.json")
+    cells = load_profile(path).cells
+    for name in ("long_output", "presence_penalty", "frequency_penalty"):
+        assert cells[name].verdict.value == "unclear"
+        assert "not asked" in cells[name].words
+    assert not [call for call in server.calls if call.raw and "presence_penalty" in call.body]
+    assert "used up" in ended.out  # 4,000 tokens a call are more than was stated
+    assert len(server.calls) < 30
+
+
+def test_a_bound_that_is_heeded_by_its_other_name_alone_is_used_from_then_on(serve):
+    def answer(call: Call) -> bytes:
+        body = {name: value for name, value in call.body.items() if name != "max_tokens"}
+        few = body.get("max_completion_tokens", 999) < 10
+        text = "1,2,3" if few else "1,2,3," * 50
+        usage = {"prompt_tokens": 9, "completion_tokens": 5 if few else 150, "total_tokens": 159}
+        return http(200, completion(text, finish="length" if few else "stop", usage=usage))
+
+    server = serve(chats(answer))
+    found = measured(server)
+    assert found.profile.max_tokens == "max_completion_tokens"
+    assert found.is_bounded
+    assert [call for call in server.calls if call.raw and call.body.get("max_completion_tokens") == 32_768]
+
+
+def test_an_endpoint_that_asks_to_wait_an_hour_is_left_alone(batchrun, serve):
+    def answer(call: Call) -> bytes:
+        return ok("好的") if call.number == 1 else refusal(429, "slow down", "Retry-After: 3600")
+
+    server = serve(chats(answer))
+    ended = batchrun("probe", "--base-url", server.base_url, "-m", "m")
+    assert ended.code == 4
+    assert "asks to wait" in ended.out
+    assert "nothing was saved" in ended.err
+    assert len(server.calls) == 2
+
+
+def test_repeats_for_passing_trouble_are_bounded_in_all(serve):
+    server = serve(chats(lambda call: ok("好的") if call.number == 1 else refusal(503, "overloaded")))
+    found = measured(server)
+    assert found.calls == len(server.calls) <= MAX_CALLS_WITH_REPEATS
+    assert (found.repeats, found.is_usable) == (30, False)
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -257,10 +515,12 @@ def test_a_dry_run_tells_the_cost_and_sends_nothing(batchrun, serve):
     told = batchrun("probe", "--base-url", server.base_url, "-m", "m", "--dry-run", "--max-tokens", "100")
     assert (told.code, server.calls) == (0, [])
     assert f"{MAX_CALLS} calls at most" in told.out
-    assert f"{most_tokens(100):,} tokens at most" in told.out
+    assert f"{MAX_CALLS_WITH_REPEATS} with those made again" in told.out
+    assert f"{most_tokens(100):,} tokens at most; {most_tokens(100, repeats=True):,} with" in told.out
     assert batchrun("probe", "--base-url", "https://api.example.com/v1", "-m", "m", "--dry-run").code == 0
     value = batchrun("probe", "--base-url", server.base_url, "-m", "m", "--dry-run", "--json").json()
     assert sum(value["calls"].values()) <= value["max_calls"] == MAX_CALLS
+    assert (value["max_tokens"], value["max_calls_with_repeats"]) == (most_tokens(1024), MAX_CALLS_WITH_REPEATS)
 
 
 def test_what_a_provider_says_reaches_neither_terminal_nor_wiki_raw(batchrun, serve):
@@ -285,7 +545,7 @@ def test_what_a_provider_says_reaches_neither_terminal_nor_wiki_raw(batchrun, se
     (["--base-url", "http://127.0.0.1:9/v1"], "no model"),
     (["-m", "m"], "endpoint.base_url is missing"),
     (["--base-url", "https://api.example.com/v1", "-m", "m"], "Never send"),
-    (["missing.toml"], "does not exist"),
+    (["missing.toml"], "cannot be read"),
 ])  # fmt: skip
 def test_without_what_it_needs_nothing_is_sent(batchrun, flags, words):
     ended = batchrun("probe", *flags, OPENAI_API_KEY=KEY)

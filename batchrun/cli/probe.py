@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def probe(
     accepted but ignored  no error, and no effect
     rejected              refused, with the provider's words
     unclear               the answer does not tell
-    Exit codes: 0 measured, 4 the endpoint said stop, 2 nothing was sent.
+    Exit codes: 0 measured, 4 the endpoint said stop or was in trouble, 2 nothing was sent.
     """
     from batchrun.cli.execution import refusing
 
@@ -61,6 +62,8 @@ def probe(
             console.line(line)
     elif probed.trouble:
         console.line(f"batchrun: {printable(probed.trouble)}")
+    if not measured.is_usable:
+        sys.exit(4)
 
 
 def _job(job_file: Path | None, flags: dict[str, Any], *, sends: bool) -> Job:
@@ -76,20 +79,28 @@ def _job(job_file: Path | None, flags: dict[str, Any], *, sends: bool) -> Job:
 
 
 def _announce(job: Job, max_tokens: int, *, as_json: bool) -> None:
-    from batchrun.probe import MAX_CALLS, ROWS, most_tokens
+    from batchrun.probing.questions import MAX_CALLS, MAX_CALLS_WITH_REPEATS, ROWS, most_tokens
 
-    tokens = most_tokens(max_tokens)
+    tokens, tokens_again = most_tokens(max_tokens), most_tokens(max_tokens, repeats=True)
     if as_json:
         import json
 
         rows = {row.name: row.calls for row in ROWS}
-        print_data(json.dumps({"dry_run": True, "max_calls": MAX_CALLS, "max_tokens": tokens, "calls": rows}))
+        told = {
+            "dry_run": True, "max_calls": MAX_CALLS, "max_calls_with_repeats": MAX_CALLS_WITH_REPEATS,
+            "max_tokens": tokens, "max_tokens_with_repeats": tokens_again, "calls": rows,
+        }  # fmt: skip
+        print_data(json.dumps(told))
         return
     for row in ROWS:
         calls = f"{row.calls} calls at most" if row.calls > 1 else "1 call" if row.calls else "from the other calls"
         print_data(f"{_padded(row.title, 52)} {calls}")
-    print_data(f"{MAX_CALLS} calls at most, and each again up to twice if it fails for a passing reason")
-    print_data(f"{tokens:,} tokens at most (answers of up to {max_tokens} tokens each)")
+    print_data(f"{MAX_CALLS} calls at most; {MAX_CALLS_WITH_REPEATS} with those made again for passing reasons")
+    print_data(
+        f"{tokens:,} tokens at most; {tokens_again:,} with those made again (answers of up to {max_tokens} tokens "
+        "each, but for one of up to 32,768, as long as the endpoint heeds a bound on tokens; where it does not, the "
+        "probe ends when they are used up)"
+    )
     print_data(f"of {printable(job.endpoint.model)} at {printable(job.endpoint.base_url or job.endpoint.simulate)}")
 
 
@@ -103,7 +114,7 @@ def _measure(job: Job, max_tokens: int) -> Probed:
     progress = _Progress()
     try:
         with asyncio.Runner(loop_factory=event_loop_factory()) as loop:
-            return loop.run(measure(job, max_tokens=max_tokens, progress=progress))
+            return loop.run(measure(job, max_tokens=max_tokens, progress=progress, waiting=progress.waiting))
     except ProbeError as error:
         progress.clear()
         kind = error.error.kind
@@ -116,7 +127,7 @@ def _measure(job: Job, max_tokens: int) -> Probed:
 
 
 class _Progress:
-    """Counts the calls on a terminal."""
+    """Counts the calls on a terminal, and tells of waits."""
 
     def __init__(self) -> None:
         self._console = Console()
@@ -124,7 +135,12 @@ class _Progress:
 
     def __call__(self, done: int, most: int) -> None:
         if self._console.is_terminal:
-            self._console.write(f"\rprobing: {done} calls of {most} at most ")
+            self._console.write(f"\r\x1b[Kprobing: {done} calls of {most} at most ")
+            self._shown = True
+
+    def waiting(self, seconds: float, why: str) -> None:
+        if self._console.is_terminal:
+            self._console.write(f"\r\x1b[Kprobing: waiting {seconds:.0f} s: {printable(why, 60)} ")
             self._shown = True
 
     def clear(self) -> None:
@@ -138,10 +154,9 @@ class _Progress:
 
 def _screen(measured: Measured) -> list[str]:
     import os
-    import sys
 
     from batchrun.cli.console import columns
-    from batchrun.probe import ROWS
+    from batchrun.probing.questions import ROWS
 
     profile = measured.profile
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -158,7 +173,7 @@ def _screen(measured: Measured) -> list[str]:
 
 
 def _markdown(measured: Measured) -> list[str]:
-    from batchrun.probe import ROWS
+    from batchrun.probing.questions import ROWS
 
     profile = measured.profile
     simulated = ", simulated" if profile.simulated else ""
@@ -195,9 +210,16 @@ def _account(probed: Probed) -> list[str]:
     lines = [
         f"calls     {measured.calls}; tokens {usage.prompt_tokens:,} in, {usage.completion_tokens:,} out"
         + (f"; {measured.uncounted} answers told no usage" if measured.uncounted else "")
+        + (f"; {measured.repeats} calls again for passing reasons" if measured.repeats else "")
     ]
+    if not measured.is_bounded:
+        lines.append(
+            "warning   no bound on tokens is taken or heeded there: answers are as long as the model makes them"
+        )
     if measured.profile.simulated:
         lines.append("simulated the answers come from the simulated provider, not from a model")
+    if probed.kept:
+        lines.append(f"kept      what was measured before of {', '.join(probed.kept)}")
     lines.append(f"warning   {printable(probed.trouble)}" if probed.trouble else f"profile   {probed.path}")
     return lines
 

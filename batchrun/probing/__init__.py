@@ -1,0 +1,1 @@
+"""What a probe asks, how it reads what comes back, and how it judges that."""
