@@ -476,6 +476,161 @@ def test_repeats_for_passing_trouble_are_bounded_in_all(serve):
     assert (found.repeats, found.is_usable) == (30, False)
 
 
+# --- answers that show nothing ----------------------------------------------------------------------------------------
+
+
+def answers(text: str, *, finish: str = "stop", usage: Any = None, **message: Any) -> bytes:
+    """Give an answer with this text; without a usage unless one is given."""
+    value = completion(text, finish=finish)
+    value["choices"][0]["message"].update(message)
+    if usage is None:
+        del value["usage"]
+    else:
+        value["usage"] = usage
+    return http(200, value)
+
+
+def cell(server: Scripted, name: str) -> tuple[str, str]:
+    found = measured(server).profile.cells[name]
+    return found.verdict.value, found.words
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize("text", ["", "对不起"])
+def test_a_penalty_is_not_seen_in_an_answer_that_has_nothing_to_count(serve, finish, text):
+    server = serve(chats(lambda call: answers(text, finish=finish) if "presence_penalty" in call.body
+                         else answers("哈" * 40)))  # fmt: skip
+    assert cell(server, "presence_penalty")[0] == "unclear"
+
+
+def test_a_penalty_is_seen_in_fewer_repetitions(serve):
+    server = serve(chats(lambda call: answers("哈" * (4 if "presence_penalty" in call.body else 40))))
+    assert cell(server, "presence_penalty") == ("supported", "4 repetitions in place of 40")
+
+
+def test_a_bound_on_tokens_is_judged_by_the_text_where_nobody_counts(serve):
+    long = serve(chats(lambda call: answers("1,2,3," * 50, finish="length")))
+    assert cell(long, "max_tokens") == ("accepted but ignored", "300 characters came for max_tokens = 5")
+    short = serve(chats(lambda call: answers("1,2" if call.body.get("max_tokens") == 5 else "好的", finish="length")))
+    assert cell(short, "max_tokens")[0] == "supported"
+    alike = serve(chats(lambda call: answers("hi", finish="length")))
+    assert cell(alike, "max_tokens")[0] == "unclear"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_bound_that_leaves_reasoning_alone_is_a_bound(serve, counted):
+    def answer(call: Call) -> bytes:
+        few = call.body.get("max_tokens") == 5
+        usage = {"prompt_tokens": 9, "completion_tokens": 305, "total_tokens": 314}
+        if counted:
+            usage["completion_tokens_details"] = {"reasoning_tokens": 300}
+        return answers(
+            "1,2,3" if few else "好的", finish="length" if few else "stop", usage=usage, reasoning_content="嗯"
+        )
+
+    verdict, words = cell(serve(chats(answer)), "max_tokens")
+    assert verdict == "supported"
+    assert "reasoning, which it does not bound" in words
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        (answers('{"x":1}'), ("json_object", "json_object_without_word")),
+        (answers('{"zeta":"k7-north","tally":1}'), ("json_object", "json_schema")),
+        (answers("", finish="tool_calls", tool_calls=[{"function": {"name": "set_alarm"}}]), ("tool", "tool_required")),
+        (answers("", finish="tool_calls", tool_calls=[{"function": {"name": "get_weather"}}]), ("tools",)),
+        (answers("甲乙丙"), ("stop",)),
+        (answers("哈" * 40), ("presence_penalty",)),
+        (answers("vkqzpwmx"), ("temperature", "top_p", "seed")),
+        (answers("蓝鲸4172"), ("system_role", "developer_role")),
+    ],
+)
+def test_what_a_model_says_to_everything_shows_no_parameter(serve, answer, names):
+    matrix = verdicts(measured(serve(chats(lambda call: answer))))
+    assert {matrix[name] for name in names} <= {"unclear", "accepted but ignored"}
+
+
+def test_what_comes_unasked_shows_no_parameter(serve):
+    choice = completion("好")["choices"][0] | {"logprobs": {"content": [{"token": "好", "logprob": -0.1}]}}
+    found = measured(serve(chats(lambda call: http(200, completion() | {"choices": [choice, choice]}))))
+    for name in ("n", "logprobs"):
+        assert found.profile.cells[name].verdict.value == "unclear"
+        assert "as without it" in found.profile.cells[name].words
+
+
+def test_choices_that_are_none_are_not_counted(serve):
+    one = completion("好")["choices"][0]
+    server = serve(
+        chats(lambda call: http(200, completion() | {"choices": [one, None] if "n" in call.body else [one]}))
+    )
+    assert cell(server, "n") == ("accepted but ignored", "1 choice for n = 2")
+
+
+def test_an_echo_of_everything_obeys_no_order(serve):
+    server = serve(chats(lambda call: answers(json.dumps(call.body["messages"], ensure_ascii=False))))
+    matrix = verdicts(measured(server))
+    assert {matrix[name] for name in ("system_role", "developer_role")} == {"unclear"}
+
+
+def test_json_between_fences_is_neither_obeyed_nor_ignored(serve):
+    server = serve(chats(lambda call: answers('```json\n{"x": 1}\n```' if "response_format" in call.body else "好的")))
+    assert cell(server, "json_object")[0] == "unclear"
+
+
+@pytest.mark.parametrize(("text", "verdict"), [
+    ("甲乙丙", "supported"), ("甲乙丙丁", "supported"), ("甲乙丙丁戊己庚", "accepted but ignored"), ("对不起", "unclear"),
+])  # fmt: skip
+def test_stop_is_judged_beside_a_copy_without_it(serve, text, verdict):
+    def answer(call: Call) -> bytes:
+        return answers(text if "stop" in call.body else "甲乙丙丁戊己庚" if "甲" in call.prompt else "好的")
+
+    assert cell(serve(chats(answer)), "stop")[0] == verdict
+
+
+@pytest.mark.parametrize("text", ["<think>\n嗯\n</think>\n9.9", "嗯\n</think>\n9.9", "好。<think>嗯</think>9.9"])
+def test_thoughts_in_the_text_are_seen(serve, text):
+    found = measured(serve(chats(lambda call: answers(text if "9.11" in call.prompt else "好的"))))
+    assert found.profile.thinks is True
+    assert "in the text" in found.profile.cells["reasoning"].words
+
+
+def test_a_text_with_empty_thoughts_is_of_a_model_that_does_not_think(serve):
+    found = measured(serve(chats(lambda call: answers("<think>\n\n</think>\n\n9.9"))))
+    assert found.profile.thinks is False
+
+
+def test_an_answer_that_was_cut_before_it_began_does_not_tell_whether_the_model_thinks(serve):
+    found = measured(serve(chats(lambda call: answers("", finish="length") if "9.11" in call.prompt else ok("好"))))
+    assert found.profile.thinks is None
+
+
+def test_an_answer_that_ended_at_a_filter_is_not_judged(serve):
+    server = serve(chats(lambda call: answers("我不", finish="content_filter") if "response_format" in call.body
+                         else ok("好的")))  # fmt: skip
+    assert cell(server, "json_schema")[0] == "unclear"
+
+
+@pytest.mark.parametrize(
+    "odd", ["1" + "0" * 400, str(2**70), "[" * 500 + "]" * 500, "[" * 900 + "]" * 900, '"\\ud800"']
+)
+@pytest.mark.parametrize("where", ["message", "finish", "model", "name"])
+def test_what_no_file_can_hold_is_kept_as_words(batchrun, serve, data_home, odd, where):
+    """Numbers, nesting and halves of characters that JSON has and the profile's writer has not."""
+    spot = dict.fromkeys(("message", "finish", "model", "name"), "null") | {where: odd}
+    body = (
+        f'{{"model":{spot["model"]},"choices":[{{"message":{{"content":"","x":{spot["message"]},"tool_calls":'
+        f'[{{"function":{{"name":{spot["name"]}}}}}]}},"finish_reason":{spot["finish"]}}}]}}'
+    )
+    server = serve(lambda call: [http(200, body.encode(), "Content-Type: application/json")])
+    ended = batchrun("probe", "--base-url", server.base_url, "-m", "m", "--json")
+    assert "Traceback" not in ended.err
+    assert ended.code in (0, 4)
+    if ended.code == 0:
+        (path,) = data_home.rglob("*.json")
+        assert load_profile(path) is not None
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
