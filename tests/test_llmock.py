@@ -158,3 +158,26 @@ def test_a_prompt_longer_than_the_context_fails_alone(batchrun, llmock, job, tmp
     (failure,) = records(tmp_path / "out/failures.jsonl")
     assert (failure["id"], failure["error"]["kind"], failure["attempts"]) == ("long", "context_length", 1)
     assert verdict(url)["attempts"] == 11
+
+
+def test_check_and_models_find_it(batchrun, llmock):
+    url = llmock()
+    listed = batchrun("models", "--base-url", f"{url}/v1")
+    assert listed.code == 0, listed.err
+    model = listed.out.split("\n")[0].split("\t")[0]
+    ended = batchrun("check", "--base-url", f"{url}/v1", "-m", model)
+    assert ended.code == 0, ended.out + ended.err
+    verdict(url)
+
+
+@pytest.mark.parametrize("flags", [(), ("--error-rate", "429=0.1", "--error-rate", "503=0.05")])
+def test_a_probe_keeps_to_what_it_states_and_to_what_it_is_told(batchrun, llmock, flags):
+    url = llmock(*flags)
+    ended = batchrun("probe", "--base-url", f"{url}/v1", "-m", "m", "--max-tokens", 48, "--json")
+    assert ended.code in ((0, 4) if flags else (0,)), ended.err
+    found = ended.json()
+    assert found["matrix"]["plain_chat"]["verdict"] == "supported"
+    assert found["calls"] <= found["max_calls_with_repeats"]
+    assert found["calls"] - found["repeats"] <= found["max_calls"]
+    assert sum(found["tokens"].values()) <= found["max_tokens_with_repeats"]
+    verdict(url)

@@ -211,6 +211,40 @@ def test_an_answer_that_the_limit_cut_is_no_result(batchrun, server, job, tmp_pa
     assert failure["provider"]["body"]["choices"][0]["finish_reason"] == "length"
 
 
+def test_check_finds_that_it_works_or_that_the_key_is_wrong(batchrun, server):
+    flags = ["--base-url", f"{server}/v1", "-m", "smollm2-135m"]
+    right = batchrun("check", *flags, OPENAI_API_KEY=KEY)
+    assert right.code == 0, right.out + right.err
+    wrong = batchrun("check", *flags, OPENAI_API_KEY=WRONG_KEY)
+    assert wrong.code == 4, wrong.out + wrong.err
+    assert KEY not in right.out + right.err
+    assert WRONG_KEY not in wrong.out + wrong.err
+
+
+def test_models_lists_the_model(batchrun, server):
+    ended = batchrun("models", "--base-url", f"{server}/v1", OPENAI_API_KEY=KEY)
+    assert ended.code == 0, ended.err
+    assert [line.split("\t")[0] for line in ended.out.splitlines()] == ["smollm2-135m"]
+
+
+def test_a_probe_finds_what_the_server_does_whatever_the_model_says(batchrun, server):
+    flags = ["--base-url", f"{server}/v1", "-m", "smollm2-135m", "--max-tokens", 48, "--json"]
+    ended = batchrun("probe", *flags, OPENAI_API_KEY=KEY)
+    assert ended.code == 0, ended.err
+    found = ended.json()
+    matrix = {name: row["verdict"] for name, row in found["matrix"].items()}
+    for name in (
+        "plain_chat", "model_list", "model_echo", "stream", "stream_usage", "json_schema", "max_tokens",
+        "max_completion_tokens", "n", "logprobs",
+    ):  # fmt: skip
+        assert matrix[name] == "supported", (name, found["matrix"][name])
+    assert matrix["unknown_parameter"] == "accepted but ignored"
+    assert found["repeats"] == 0
+    assert 0 < found["calls"] <= found["max_calls"]
+    assert 0 < sum(found["tokens"].values()) <= found["max_tokens"]
+    assert KEY not in ended.out + ended.err
+
+
 # --- while the model is loaded ---
 
 
