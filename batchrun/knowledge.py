@@ -13,8 +13,10 @@ from batchrun.endpoint.profile import (
     Verdict,
     load_profile,
     profile_path,
-    save_profile,
+    shortened,
+    update_profile,
 )
+from batchrun.job import JobError
 from batchrun.prompts import in_words, with_schema
 
 if TYPE_CHECKING:
@@ -50,10 +52,14 @@ class Knowledge:
         self.path: Path | None = None
         self.profile = self._find(variables) if job.endpoint.profile == "auto" else None
         words = in_words(schema)
-        self.compiler = Compiler(
-            job, target.dialect, self.profile, schema, {**job.params, **(params or {})},
-            lambda messages: with_schema(messages, words) if words else messages,
-        )  # fmt: skip
+        try:
+            self.compiler = Compiler(
+                job, target.dialect, self.profile, schema, {**job.params, **(params or {})},
+                lambda messages: with_schema(messages, words) if words else messages,
+            )  # fmt: skip
+        except JobError as error:
+            # Whoever is refused by a profile has to know which, and how old it is.
+            raise JobError([*error.problems, *self.notes]) from error
 
     def _find(self, variables: Mapping[str, str]) -> Profile | None:
         job = self._job
@@ -111,27 +117,29 @@ class Knowledge:
             ],
         }
 
-    def keep(self, streams: Mapping[str, bool], *, simulated: bool) -> str | None:
-        """Save what a run learned; `streams` tells by model what the endpoint wanted. Gives words if that failed.
+    def keep(self, transports: Mapping[str, tuple[bool, str]], *, simulated: bool) -> str | None:
+        """Save what a run learned; `transports` tells by model which one was refused, with the provider's words.
 
-        A simulated provider inside of the run is gone with it, and nothing of it is kept.
+        A simulated provider inside of the run is gone with it, and nothing of it is kept. Gives words if that failed.
         """
-        job, lessons = self._job, list(self.compiler.lessons)
-        model = job.endpoint.model
+        job, compiler = self._job, self.compiler
+        lessons, model = list(compiler.lessons), job.endpoint.model
         if job.endpoint.simulate or model is None or job.endpoint.profile == "off":
             return None
-        if model in streams and streams[model] is not self.streams.get(model):
-            lessons.append(Fact("stream", not streams[model], Verdict.REJECTED, "changed over in a run"))
-        if not lessons:
+        if model in transports:
+            streamed, words = transports[model]
+            lessons.append(Fact("stream", streamed, Verdict.REJECTED, shortened(words)))
+        obeyed = compiler.obeyed_bound
+        if not lessons and obeyed == (self.profile.max_tokens if self.profile else None):
             return None
+
+        def learned(before: Profile | None) -> Profile:
+            before = before or Profile(endpoint_key(job), model, self._dialect.name)
+            more = before.with_facts(lessons)
+            return replace(more, simulated=simulated or before.simulated, max_tokens=obeyed or before.max_tokens)
+
         try:
-            # Another run may have written since.
-            before = load_profile(self.path)
-        except ProfileError:
-            before = None
-        before = before or Profile(endpoint_key(job), model, self._dialect.name)
-        try:
-            save_profile(replace(before.with_facts(lessons), simulated=simulated or before.simulated), self.path)
+            update_profile(self.path, learned)
         except ProfileError as error:
             return str(error)
         return None

@@ -98,6 +98,7 @@ class RequestBuilder:
             if adapted.problem is not None:
                 raise _UnsendableError(adapted.problem)
             request.stream, request.thinking, request.climbs = adapted.stream, adapted.thinking, adapted.climbs
+            request.generation = adapted.generation
             if adapted.changed:
                 request.body = _dump(body)
         return request

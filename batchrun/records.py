@@ -176,6 +176,8 @@ class Request:
     thinking: bool | None = None
     #: Whether it may ask for JSON in the way that the endpoint takes.
     climbs: bool = False
+    #: How often something to be left out had been found when it was built.
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -186,6 +188,7 @@ class Adapted:
     stream: bool = False
     thinking: bool | None = None
     climbs: bool = False
+    generation: int = 0
     problem: str | None = None
 
 
@@ -206,7 +209,7 @@ class Provider:
 class Response:
     """A chat completion that was understood. `text` is None where the answer is tool calls alone.
 
-    `arguments` are the arguments of its one tool call, as the model wrote them.
+    `arguments` are those with which it calls the function that takes outputs, as the model wrote them.
     """
 
     text: str | None

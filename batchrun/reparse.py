@@ -169,7 +169,8 @@ class _Reparser:
             return error
         response.provider = provider
         extraction = record.get("extraction")
-        mode = extraction["mode"] if isinstance(extraction, dict) else effective_mode(self._job)
+        asked = "tool" if response.arguments is not None else effective_mode(self._job)
+        mode = extraction["mode"] if isinstance(extraction, dict) else asked
         verdict = self._judge.judge(response.text, mode, response.arguments)
         if verdict.problem is not None:
             return EndpointError(ErrorKind.INVALID_OUTPUT, verdict.problem, provider=provider)

@@ -116,9 +116,10 @@ class Runner:
         self._knowledge = Knowledge(job, self._target, schema, variables, changed)
         #: Fits requests to the endpoint.
         self._compiler = compiler = self._knowledge.compiler
-        #: Makes the requests by which items are compared: those of the job as it stands.
-        self._own_builder = RequestBuilder(job, schema, adapt=None if changed else compiler.adapt)
-        self._builder = RequestBuilder(job, schema, changed, compiler.adapt) if changed else self._own_builder
+        #: Makes the requests by which items are compared: those of the job as it stands, whatever the endpoint takes.
+        self._own_builder = RequestBuilder(job, schema)
+        self._builder = RequestBuilder(job, schema, changed, compiler.adapt)
+        self._is_changed = bool(changed)
         self._made = made_from(job, schema)
         self._recipe = recipe_of(self._made)
         self._judge = Judge(self._schema)
@@ -135,6 +136,7 @@ class Runner:
         self._begun = self._simulated = self._aborted = self._is_known = False
         #: Held by the one item that may go while it is not known how requests fare.
         self._turn = asyncio.Semaphore(1)
+        self._greeting = asyncio.Lock()
         self._untaken = 0
         self._warnings: dict[str, int] = {}
         self._notes: list[str] = []
@@ -222,7 +224,7 @@ class Runner:
             asyncio.get_running_loop().call_later(_CANARY_PATIENCE_S, self._set_known)
 
     def _remember(self) -> None:
-        trouble = self._knowledge.keep(self._client.streams, simulated=self._simulated)
+        trouble = self._knowledge.keep(self._client.refused_transports, simulated=self._simulated)
         if trouble:
             self._notes.append(trouble)
             self._observer.notice("profile", trouble)
@@ -318,7 +320,7 @@ class Runner:
             await self._first(self._work(entry, made, replaces))
 
     def _work(self, item: Any, request: Request, replaces: int) -> _Work:
-        own = request if self._builder is self._own_builder else self._own_builder.build(item)
+        own = self._own_builder.build(item) if self._is_changed else request
         fingerprint = bytes.fromhex(own.fingerprint)[:8] if isinstance(own, Request) else bytes(8)
         key = self._idempotency_key(item, request)
         work = _Work(item, request, key, self._now(), fingerprint, replaces, request.fingerprint)
@@ -388,7 +390,7 @@ class Runner:
             except EndpointError as error:
                 other = compiler.other_way(work.request, way, error)
                 if other is None:
-                    self._look_at_refusal(work, error)
+                    await self._look_at_refusal(work, way, error)
                     raise
                 work.attempts -= 1
                 work.way = way = other
@@ -398,17 +400,37 @@ class Runner:
                 self._set_known()
                 return response
 
-    def _look_at_refusal(self, work: _Work, error: EndpointError) -> None:
-        """Stop the run if what the job asks for in every request is refused; look for a taken one for a while."""
-        words = self._compiler.unsupported(work.request, error)
-        if words is not None:
-            error.kind = ErrorKind.BAD_REQUEST
-            self.stop(Stop(StopCause.ENDPOINT, words, error.kind))
-            raise Stopping
+    async def _look_at_refusal(self, work: _Work, way: Way, error: EndpointError) -> None:
+        """Stop the run if it is what the job asks for in every request that is refused, and not this item."""
+        if error.kind is ErrorKind.BAD_REQUEST and self._compiler.may_be_the_job_s(work.request):
+            words = await self._greet(work, way)
+            if words is not None:
+                self.stop(Stop(StopCause.ENDPOINT, words, error.kind))
+                raise Stopping
         if error.kind not in TRANSIENT_KINDS and not self._is_known:
             self._untaken += 1
             if self._untaken >= _CANARIES:
                 self._set_known()
+
+    async def _greet(self, work: _Work, way: Way) -> str | None:
+        """Ask with what the job asks for and nothing of the item; give what is refused even so, in words."""
+        async with self._greeting:
+            if not self._compiler.may_be_the_job_s(work.request):
+                return None  # another one has found it out
+            greeting = self._compiler.greeting(work.request, way)
+            refusal = None
+            await self._pacer.admit()
+            self._tally.attempts += 1
+            try:
+                response = await self._client.chat(greeting)
+                self._count_tokens(response.usage)
+            except EndpointError as error:
+                refusal = error
+                self._tally.failed_attempts[error.kind.value] += 1
+                self._count_tokens(error.usage)
+            finally:
+                self._pacer.release()
+            return self._compiler.greeted(greeting, refusal)
 
     async def _call_either_way(self, work: _Work, request: Request) -> Response:
         """Make one call, and a second one where it was the way in which the answer was to come that was refused."""
@@ -428,9 +450,7 @@ class Runner:
             work.attempts += 1
             work.state = "sent"
             self._tally.attempts += 1
-            # The same request asked another way is another one to who remembers keys.
-            key = (work.key and work.way and work.way.rung and f"{work.key}-{work.way.rung}") or work.key
-            response = await self._client.chat(request, key, refusal)
+            response = await self._client.chat(request, self._key_of(work), refusal)
         except EndpointError as error:
             self._store.attempt_ended(work.item)
             self._tally.failed_attempts[error.kind.value] += 1
@@ -472,7 +492,7 @@ class Runner:
         if verdict.problem is None:
             self._succeed(work, response, verdict.value, verdict.extraction)
             return True
-        said = response.text or response.arguments
+        said = response.arguments or response.text
         if work.reasks < self.job.structured.reask and said is not None:
             work.reasks += 1
             self._tally.reasks += 1
@@ -524,8 +544,19 @@ class Runner:
     def _count_usage(self, work: _Work, usage: Usage | None) -> None:
         if usage is not None:
             work.usage = usage if work.usage is None else work.usage + usage
+            self._count_tokens(usage)
+
+    def _count_tokens(self, usage: Usage | None) -> None:
+        if usage is not None:
             self._tally.usage.add(usage)
             self._rate.add(0, usage.total_tokens)
+
+    def _key_of(self, work: _Work) -> str | None:
+        """Give the idempotency key of a call: asked another way, a request is another one to who remembers keys."""
+        mark = work.way.mark if work.way else ""
+        if work.key is None or not mark:
+            return work.key
+        return blake2b(f"{work.key} {mark}".encode(), digest_size=16).hexdigest()
 
     def _idempotency_key(self, item: Item, request: Request) -> str | None:
         """Give a key that is the same for every attempt of this request, and no other's."""

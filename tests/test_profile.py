@@ -198,7 +198,7 @@ def test_an_item_that_is_bad_by_itself_does_not_move_the_run(bench, serve):
     assert [(one["id"], one["error"]["kind"], one["attempts"]) for one in bench.failures()] == [
         ("r-0", "bad_request", 1)
     ]
-    assert {rung(call) for call in server.calls if call.prompt not in ("p0", "p1")} == {"tool"}
+    assert {rung(call) for call in server.calls if call.prompt in ("p2", "p3", "p4")} == {"tool"}
     # Behind one that was taken it is not tried another way at all.
     bench.job(server, [{"id": f"r-{number}", "prompt": f"p{number}"} for number in (1, 2, 0)], concurrency=1)
     before = len(server.calls)
@@ -299,7 +299,7 @@ def test_a_mode_that_was_asked_for_by_name_stops_the_run_with_the_words(bench, s
     assert "No response_format or tools here" in ended.err
     assert f'structured.mode = "{mode}"' in ended.err
     assert (ended.json()["counts"]["pending"], ended.json()["stopped"]["kind"]) == (5, "bad_request")
-    assert len(server.calls) == 1
+    assert len(server.calls) == 2
 
 
 @pytest.mark.parametrize("mode", ["json_schema", "tool", "json_object"])
@@ -371,9 +371,13 @@ def test_a_parameter_that_is_refused_stops_the_run_with_the_words(bench, serve, 
     assert f"invalid {name}: only 1 is allowed" in ended.err
     assert f"params.{name} = {value}" in ended.err
     summary = ended.json()
-    assert (summary["counts"]["pending"], summary["counts"]["failures"], len(server.calls)) == (50, 0, 1)
+    # Beside the item that was refused one greeting was, with the same parameters: so it is not the item's affair.
+    assert (summary["counts"]["pending"], summary["counts"]["failures"], len(server.calls)) == (50, 0, 2)
     assert name in bench.manifest()["summary"]["stopped"]["message"]
-    # Changed, it runs.
+    # The next time it is known before anything is sent; changed, it runs.
+    again = bench.run()
+    assert (again.code, len(server.calls)) == (2, 2)
+    assert f"invalid {name}: only 1 is allowed" in again.err
     bench.job(server, 50, schema=None, params=f"{name} = 1")
     assert bench.run().code == 0
 
@@ -403,7 +407,7 @@ def test_parameters_that_may_be_dropped_are_dropped_and_said(bench, serve):
     assert len(server.calls) == before + 20
     assert any("temperature" in one for one in again.json()["warnings"])
     # Asked for without leave to drop them, they stop the run before anything is sent.
-    bench.job(server, 20, schema=None, params="temperature = 0.2\ntop_k = 5")
+    bench.job(server, 20, schema=None, params="temperature = 0.2\ntop_k = 5\nmax_tokens = 9")
     refused = bench.again("--on-change", "rerun")
     assert (refused.code, len(server.calls)) == (2, before + 20)
     assert "params.temperature = 0.2" in refused.err
@@ -564,7 +568,7 @@ def test_an_old_profile_is_said_and_one_item_goes_first(bench, serve):
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"[]", b"null", b'{"format": 99}', b'{"format": 1}', b"\xff\xfe",
+        b"", b"{", b"[]", b"null", b'{"format": 0}', b'{"format": 1}', b"\xff\xfe",
         b'{"format": 1, "base_url": 1, "model": null, "cells": [], "facts": {}}',
     ],
 )  # fmt: skip
@@ -578,6 +582,16 @@ def test_a_profile_that_is_none_is_said_and_replaced(bench, serve, content):
     assert ended.code == 0
     assert "is not used" in ended.err
     assert bench.profile.fact("json_schema", None, thinking=None).verdict is Verdict.ACCEPTED
+
+
+def test_a_profile_of_a_newer_version_is_left_alone(bench, serve):
+    bench.job(serve(lambda call: [ok(GOOD)]), 2)
+    bench.path.parent.mkdir(parents=True)
+    bench.path.write_bytes(b'{"format": 99}')
+    ended = bench.run()
+    assert ended.code == 0
+    assert "newer version" in ended.err
+    assert bench.path.read_bytes() == b'{"format": 99}'
 
 
 def test_a_home_that_cannot_be_written_does_not_stop_a_run(bench, serve):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchrun.endpoint.dialect import Dialect, ParameterRow, Pattern, StreamRow
 
 _MAX_TOKENS = ("max_tokens", "max_completion_tokens")
@@ -74,21 +76,22 @@ class Adapter:
         return False
 
 
-def thinks(dialect: Dialect, model: str, body: dict[str, Any]) -> bool | None:
+def thinks(dialect: Dialect, model: str, body: Mapping[str, Any]) -> bool | None:
     """Tell whether a request has thinking on, by the switches in it and the model's default; None if nobody knows."""
     for row in dialect.thinking:
         if _fits(row.model, model):
-            if row.on and _holds(body, row.on):
+            if row.on and holds(body, row.on):
                 return True
-            if row.off and _holds(body, row.off):
+            if row.off and holds(body, row.off):
                 return False
             return row.default
     return None
 
 
-def _holds(body: Any, part: Any) -> bool:
+def holds(body: Any, part: Any) -> bool:
+    """Tell whether a body says what a part of one says, whatever else it says."""
     if isinstance(part, dict):
-        return isinstance(body, dict) and all(key in body and _holds(body[key], value) for key, value in part.items())
+        return isinstance(body, dict) and all(key in body and holds(body[key], value) for key, value in part.items())
     return bool(body == part)
 
 

@@ -12,6 +12,7 @@ import orjson
 from batchrun.endpoint.errors import classify, describe, says_error
 from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.records import EndpointError, ErrorKind, Provider, Response, Usage
+from batchrun.structured import OUTPUT_FUNCTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,12 +273,17 @@ def _normalise(value: dict[str, Any], provider: Provider, warnings: list[str], d
 
 
 def _arguments(message: dict[str, Any]) -> str | None:
-    """Give the arguments of the one tool call of a message, as the model wrote them; None if there are none or more."""
+    """Give the arguments with which a message calls the function that takes outputs, as the model wrote them.
+
+    None if there is no such call, or another one beside it.
+    """
     calls = message.get("tool_calls")
     if not isinstance(calls, list) or len(calls) != 1 or not isinstance(calls[0], dict):
         return None
     function = calls[0].get("function")
-    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or function.get("name") != OUTPUT_FUNCTION:
+        return None
+    arguments = function.get("arguments")
     if isinstance(arguments, dict):  # some send them unpacked
         return json.dumps(arguments, ensure_ascii=False)
     return arguments if isinstance(arguments, str) else None

@@ -13,13 +13,31 @@ if TYPE_CHECKING:
 
     from batchrun.records import EndpointError
 
+#: The two names of the bound on an answer's tokens.
+MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 #: What batchrun sets itself, or what is no parameter.
 _NOT_BLAMED = frozenset({"model", "messages", "stream", "stream_options"})
 #: How refusals speak of the ways to ask for JSON, beside the names of the parameters.
 _STRUCTURE = re.compile(
-    r"response[_ ]?format|json[_ -]?schema|json[_ -]?object|json[_ -]mode|structured[_ -]output|guided[_ -]|grammar"
-    r"|tool[_ -]?choice|\btools?\b|\bfunctions?[_ -]?call|工具|函数调用",
+    r"response[_ ]?format|json[_ -]?schema|json[_ -]?object|json[_ -]mode|structured[_ -]outputs?"
+    r"|guided[_ -](?:json|grammar|decoding)|tool[_ -]?choice|\btools\b|tool use|tool calls?\b|function call"
+    r"|requested parameters|工具调用|函数调用",
     re.IGNORECASE,
+)
+#: How they speak of a schema that is at fault, and not of the way.
+_OF_THE_SCHEMA = re.compile(
+    r"invalid schema|schema (?:is|was|must|cannot|contains|has)\b|additionalProperties|\$ref|\bkeyword"
+    r"|parse (?:the )?grammar|(?:un)?supported (?:schema|type|feature)|did not match|does not match|generate JSON",
+    re.IGNORECASE,
+)
+#: Words before or behind a name that say that it is the one which is refused.
+_ACCUSING = (
+    r"(?:unsupported|unknown|unrecogni[sz]ed|unexpected|invalid|illegal|not support(?:ed)?|does not support|got|extra"
+    r"|不支持|无效|未知|非法)[^.;。；]{0,40}?"
+)
+_ACCUSED = (
+    r"[^.;。；,，]{0,24}?(?:is not|isn't|not supported|not allowed|unsupported|invalid|must|should"
+    r"|不支持|无效|非法)"
 )
 _MAX_NAMES = 200
 
@@ -29,17 +47,25 @@ def blames_structure(error: EndpointError) -> bool:
     return bool(_STRUCTURE.search(error.message)) or _pointed_at(error) in ("response_format", "tools", "tool_choice")
 
 
-def blamed(error: EndpointError, body: Mapping[str, Any]) -> str | None:
-    """Give the parameter of a request's body that an error names, the first that it names; None if it names none.
+def is_about_the_schema(words: str) -> bool:
+    """Tell whether a refusal is about a schema, so that another one may be taken."""
+    return bool(_OF_THE_SCHEMA.search(words))
+
+
+def blamed(error: EndpointError, body: Mapping[str, Any]) -> list[str]:
+    """Give the parameters of a request's body that an error names, the likeliest first.
 
     A name inside of a parameter (`chat_template_kwargs.enable_thinking`) stands for that parameter.
     """
     names = _names(body)
     pointed = _pointed_at(error)
-    if pointed in names:
-        return names[pointed]
-    found = [(at, names[name]) for name in names if (at := _place(name, error.message)) >= 0]
-    return min(found)[1] if found else None
+    found = [
+        (not _accused(name, error.message), at, names[name])
+        for name in names
+        if (at := _place(name, error.message)) >= 0
+    ]
+    first = [names[pointed]] if pointed in names else []
+    return list(dict.fromkeys([*first, *(name for _, _, name in sorted(found))]))
 
 
 def _names(body: Mapping[str, Any]) -> dict[str, str]:
@@ -58,16 +84,26 @@ def _place(name: str, message: str) -> int:
     return found.start() if found else -1
 
 
+def _accused(name: str, message: str) -> bool:
+    return bool(_accusation(name).search(message))
+
+
 @lru_cache(maxsize=512)
 def _spelled(name: str) -> re.Pattern[str]:
     one = re.escape(name)
-    if len(name) < 3:  # `n` is a word of its own only where it is quoted or called a parameter
+    if "_" not in name and len(name) < 5:  # a word like any other (n, user, stop) unless it is called a parameter
         return re.compile(
-            rf"['\"`‘“]{one}['\"`’”]|\b(?:invalid|range of|parameter|argument|value for|field)\s{one}(?![a-z0-9_])"
-            rf"|(?<![a-z0-9_]){one}(?:参数|\s?=)",
+            rf"['\"`‘“]{one}['\"`’”]|\b(?:invalid|range of|parameter|argument|value for|field|supplied):?\s{one}"
+            rf"(?![a-z0-9_])|(?<![a-z0-9_]){one}(?:参数|\s?=)|^(?:HTTP \d+: )?{one}(?![a-z0-9_])",
             re.IGNORECASE,
         )
     return re.compile(rf"(?<![a-z0-9_]){one}(?![a-z0-9_])", re.IGNORECASE)
+
+
+@lru_cache(maxsize=512)
+def _accusation(name: str) -> re.Pattern[str]:
+    one = rf"(?<![a-z0-9_]){re.escape(name)}(?![a-z0-9_])"
+    return re.compile(rf"{_ACCUSING}{one}|{one}{_ACCUSED}", re.IGNORECASE)
 
 
 def _pointed_at(error: EndpointError) -> str | None:

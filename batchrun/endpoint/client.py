@@ -68,6 +68,7 @@ class Client:
         #: Models that are streamed on trial, and those of which that was refused.
         self._on_trial: set[str] = set()
         self._unstreamable: set[str] = set()
+        self._refused: dict[str, tuple[bool, str]] = {}
         self._stream_suffix = _stream_suffix(target.dialect)
         self._watch = Watch(target.dialect)
         self._notice = notice
@@ -155,13 +156,15 @@ class Client:
 
     def _learn(self, model: str, error: EndpointError, *, streamed: bool) -> None:
         self._learned[model] = streamed
+        if error.kind is ErrorKind.BAD_REQUEST:
+            self._refused[model] = (not streamed, error.message)
         how = "are streamed" if streamed else "are not streamed"
         self._notice(f"answers of {model} {how} from now on, because the endpoint said: {error.message}")
 
     @property
-    def streams(self) -> dict[str, bool]:
-        """Give by model whether answers are streamed, where the endpoint decided it."""
-        return {model: streamed for model, streamed in self._learned.items() if model not in self._on_trial}
+    def refused_transports(self) -> dict[str, tuple[bool, str]]:
+        """Give by model which transport the endpoint refused (True: a stream), and its words."""
+        return dict(self._refused)
 
     async def fetch(self, method: str, path: str, body: bytes | None = None) -> Provider:
         """Send any request below the base URL and give the answer as it came, whatever its status.

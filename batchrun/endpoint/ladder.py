@@ -23,7 +23,9 @@ class Ladder:
     objects cannot be asked for by tools or `json_object`.
     """
 
-    def __init__(self, schema: Any, dialect: Dialect, profile: Profile | None) -> None:
+    def __init__(self, schema: Any, dialect: Dialect, profile: Profile | None, of_schema: tuple[str, ...]) -> None:
+        """`of_schema` is what refusals that are about this schema are known by."""
+        self._of_schema = of_schema
         self._dialect = dialect
         self._profile = profile
         is_object = isinstance(schema, dict) and (schema.get("type") == "object" or "properties" in schema)
@@ -60,7 +62,9 @@ class Ladder:
     def fact(self, rung: str, model: str, thinking: bool | None) -> Fact | None:
         """Give what the profile knows of a rung."""
         profile = self._profile
-        return profile.fact(rung, None, thinking=thinking) if profile and profile.model == model else None
+        if profile is None or profile.model != model:
+            return None
+        return profile.fact(rung, None, thinking=thinking, among=self._of_schema)
 
     def _usable(self, rungs: tuple[str, ...], model: str, thinking: bool | None) -> str:
         return next((rung for rung in rungs if self._may_use(rung, model, thinking)), LOWEST)

@@ -7,6 +7,7 @@ base URL and model. They hold no key, and nothing of the user's prompts and answ
 from __future__ import annotations
 
 import datetime
+import fcntl
 import os
 import re
 import sys
@@ -24,7 +25,7 @@ from batchrun.records import utc_now
 from batchrun.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 #: The form of the file. A file of another one is not read.
 FORMAT = 1
@@ -49,6 +50,8 @@ class Fact:
 
     `name` is a parameter's name, or one of `json_schema`, `tool`, `tool_required`, `json_object` (their value is None),
     or `stream`. `thinking` is the state in which that was so, None where it is not known. `words` are the provider's.
+    With `among` it holds only for a request that has these other parameters; for a way to ask for JSON, only for the
+    schema that is known by it.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Fact:
     thinking: bool | None = None
     at: str = field(default_factory=utc_now)
     by: Literal["probe", "run"] = "run"
+    among: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,15 @@ class Profile:
     facts: tuple[Fact, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def fact(self, name: str, value: Any, *, thinking: bool | None) -> Fact | None:
+    def fact(self, name: str, value: Any, *, thinking: bool | None, among: tuple[str, ...] = ()) -> Fact | None:
         """Give the newest fact about a name and a value that holds in this state of thinking; None if there is none."""
         for fact in reversed(self.facts):
-            if fact.name == name and _same(fact.value, value) and fact.thinking in (None, thinking):
+            if (
+                fact.name == name
+                and _same(fact.value, value)
+                and fact.thinking in (None, thinking)
+                and fact.among in (None, among)
+            ):
                 return fact
         return None
 
@@ -101,7 +110,10 @@ class Profile:
         """Give the profile with further facts; each takes the place of the one about the same thing."""
         known = list(self.facts)
         for fact in facts:
-            known = [one for one in known if not _about_the_same(one, fact)] + [fact]
+            # What streams or does not is one question: the newest answer to it is the only one.
+            is_way = fact.name == "stream"
+            known = [one for one in known if not (_about_the_same(one, fact) or (is_way and one.name == "stream"))]
+            known.append(fact)
         return replace(self, facts=tuple(known[-_MAX_FACTS:]), learned_at=utc_now())
 
     @property
@@ -114,11 +126,13 @@ class Profile:
         at = self.probed_at or self.learned_at
         if at is None:
             return None
-        try:
-            then = datetime.datetime.fromisoformat(at)
-        except ValueError:
-            return None
-        return max(0.0, (datetime.datetime.now(datetime.UTC) - then).total_seconds())
+        return max(0.0, (datetime.datetime.now(datetime.UTC) - _time(at)).total_seconds())
+
+
+def _time(text: str) -> datetime.datetime:
+    """Parse a time as the records have it, UTC where nothing else is said. Raises `ValueError`."""
+    then = datetime.datetime.fromisoformat(text)
+    return then if then.tzinfo else then.replace(tzinfo=datetime.UTC)
 
 
 def _same(one: object, other: object) -> bool:
@@ -127,7 +141,8 @@ def _same(one: object, other: object) -> bool:
 
 
 def _about_the_same(one: Fact, other: Fact) -> bool:
-    return one.name == other.name and _same(one.value, other.value) and one.thinking == other.thinking
+    same = one.name == other.name and _same(one.value, other.value)
+    return same and one.thinking == other.thinking and one.among == other.among
 
 
 # --- the file ---------------------------------------------------------------------------------------------------
@@ -135,6 +150,10 @@ def _about_the_same(one: Fact, other: Fact) -> bool:
 
 class ProfileError(Exception):
     """A profile cannot be read or written; a run goes on without it."""
+
+
+class NewerProfileError(ProfileError):
+    """A profile was written by a newer version, and is not to be replaced."""
 
 
 def data_home(variables: Mapping[str, str]) -> Path | None:
@@ -181,51 +200,104 @@ def load_profile(path: Path | None) -> Profile | None:
     except OSError as error:
         raise ProfileError(f"the profile {path} cannot be read: {error.strerror}") from error
     try:
-        return _from_plain(orjson.loads(text))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        value = orjson.loads(text)
+        form = value["format"]
+        if isinstance(form, int) and form > FORMAT:
+            raise NewerProfileError(f"the profile {path} is of a newer version of batchrun; it is left alone")
+        return _from_plain(value)
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ProfileError(
-            f"the profile {path} is not one that this version can read ({error}); "
-            "it is not used: delete it, or make a new one with batchrun probe"
+            f"the profile {path} is not one that can be read ({error}); it is not used, and the next lesson or "
+            "batchrun probe replaces it"
         ) from error
 
 
-def save_profile(profile: Profile, path: Path | None) -> None:
-    """Write a profile in one step, private to the user. Raises `ProfileError`."""
+def update_profile(path: Path | None, change: Callable[[Profile | None], Profile]) -> None:
+    """Write a profile that is made from the one that is there (None: none that can be read), private to the user.
+
+    Others who write at the same time wait. Raises `ProfileError`.
+    """
     if path is None:
         raise ProfileError("the profile cannot be saved: this user has no home, and XDG_DATA_HOME is not set")
-    profile = replace(profile, versions={"batchrun": __version__, "python": sys.version.split()[0]})
-    text = orjson.dumps({"format": FORMAT, **asdict(profile)}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Private by itself (0600), whatever the umask.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as made:
-            made.write(text)
-            made.flush()
-            os.fsync(made.fileno())
-        Path(made.name).replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            try:
+                before = load_profile(path)
+            except NewerProfileError:
+                raise
+            except ProfileError:
+                before = None
+            _write(change(before), path)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise ProfileError(f"the profile {path} cannot be saved: {error.strerror}") from error
 
 
+def save_profile(profile: Profile, path: Path | None) -> None:
+    """Write a profile, whatever is there. Raises `ProfileError`."""
+    update_profile(path, lambda _before: profile)
+
+
+def _write(profile: Profile, path: Path) -> None:
+    """Put a profile into its place in one step."""
+    profile = replace(profile, versions={"batchrun": __version__, "python": sys.version.split()[0]})
+    text = orjson.dumps({"format": FORMAT, **asdict(profile)}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    # Private by itself (0600), whatever the umask.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as made:
+        try:
+            made.write(text)
+            made.flush()
+            os.fsync(made.fileno())
+            Path(made.name).replace(path)
+        except OSError:
+            Path(made.name).unlink(missing_ok=True)
+            raise
+
+
 def _from_plain(value: Any) -> Profile:
+    """Make a profile of what a file holds. Raises `ValueError` and others for what is none."""
     if value["format"] != FORMAT:
         raise ValueError(f"its format is {value['format']!r}, not {FORMAT}")
     made = {key: one for key, one in value.items() if key != "format"}
     cells = {
-        str(name): Cell(Verdict(one["verdict"]), str(one["words"]), tuple(one["evidence"]))
+        str(name): Cell(Verdict(one["verdict"]), _text(one["words"]), tuple(one["evidence"]))
         for name, one in made.pop("cells").items()
     }
-    facts = tuple(Fact(**{**one, "verdict": Verdict(one["verdict"])}) for one in made.pop("facts"))
+    facts = tuple(_fact(one) for one in made.pop("facts"))
     profile = Profile(**made, cells=cells, facts=facts)
     for name in ("base_url", "model", "dialect"):
-        if not isinstance(made[name], str):
-            raise TypeError(f"{name} is no text")
-    for name in ("probed_at", "learned_at", "max_tokens"):
-        if not isinstance(made[name], str | None):
-            raise TypeError(f"{name} is no text")
-    if not isinstance(made["switches"], dict):
-        raise TypeError("switches is no table")
+        _text(made[name])
+    for name in ("probed_at", "learned_at"):
+        if made[name] is not None:
+            _time(_text(made[name]))
+    if made["max_tokens"] not in (None, "max_tokens", "max_completion_tokens"):
+        raise ValueError(f"max_tokens is {made['max_tokens']!r}")
+    if made["thinks"] not in (None, True, False) or type(made["simulated"]) is not bool:
+        raise ValueError("thinks or simulated is neither true nor false")
+    switches = made["switches"]
+    if not isinstance(switches, dict) or not all(isinstance(one, dict) for one in switches.values()):
+        raise ValueError("switches is no table of tables")
     return profile
+
+
+def _fact(one: dict[str, Any]) -> Fact:
+    among = one.get("among")
+    if one.get("thinking") not in (None, True, False) or one.get("by") not in ("probe", "run"):
+        raise ValueError("a fact is none")
+    return Fact(
+        _text(one["name"]), one["value"], Verdict(one["verdict"]), _text(one["words"]), one["thinking"],
+        _text(one["at"]), one["by"], None if among is None else tuple(_text(name) for name in among),
+    )  # fmt: skip
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is no text")  # noqa: TRY004 - one kind of error for a file that is none
+    return value
 
 
 def shortened(words: str) -> str:

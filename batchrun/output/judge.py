@@ -37,13 +37,12 @@ class Judge:
     def judge(self, text: str | None, mode: str, arguments: str | None = None) -> Verdict:
         """Give the output of a text: as it is, or out of the one code fence that is all of it; never guessed.
 
-        `mode` is the way in which it was asked for. `arguments` of a tool call count where it was asked for by a tool,
-        or where there is no text.
+        `mode` is the way in which it was asked for. `arguments` of the call that takes outputs count more than text.
         """
         if self._schema is None:
             return Verdict(value=text)
         method = "as_is"
-        if arguments is not None and (mode == "tool" or text is None):
+        if arguments is not None:
             method, text = "tool_call", arguments
         if text is None:
             return Verdict(problem="the answer holds tool calls and no text")
