@@ -514,6 +514,11 @@ def _impossible(job: Job) -> list[_Problem]:
         "structured.schema": job.structured.schema,
     }  # fmt: skip
     problems += [(key, f"{key}: holds bytes that are not UTF-8") for key, text in texts.items() if not _is_utf8(text)]
+    problems += [
+        (f"params.{key}", f"params.{key}: expected a value that JSON can hold, got {_short(value)}")
+        for key, value in job.params.items()
+        if not _is_json(value)
+    ]
     reserved = {"messages", "stream", "stream_options"} & set(job.params)
     problems += [(f"params.{key}", f"params.{key}: set by batchrun, remove it") for key in sorted(reserved)]
     return problems

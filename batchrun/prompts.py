@@ -81,7 +81,7 @@ class RequestBuilder:
 
     def reask(self, request: Request, answer: str, reason: str) -> Request:
         """Make the request that sends an invalid answer back with what was wrong with it."""
-        body = orjson.loads(request.body)
+        body = json.loads(request.body)  # whole numbers of any length stay as they are
         body["messages"] = [
             *request.messages,
             {"role": "assistant", "content": answer},

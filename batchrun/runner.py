@@ -397,6 +397,8 @@ class Runner:
             else:
                 for news in compiler.worked(work.request, way):
                     self._learned(news)
+                if way.refusals:
+                    work.way = replace(way, refusals=())  # they have been learned from
                 self._set_known()
                 return response
 

@@ -21,6 +21,7 @@ from batchrun.endpoint.profile import (
     load_profile,
     profile_path,
     save_profile,
+    update_profile,
 )
 
 if TYPE_CHECKING:
@@ -469,6 +470,175 @@ def test_what_has_no_effect_is_said(bench, serve):
     assert any("seed is taken here and has no effect" in one for one in ended.json()["warnings"])
 
 
+def test_one_bad_item_does_not_stop_a_run_by_a_word_of_its_own(bench, serve):
+    """The words of a refusal may hold the name of a parameter by chance; a greeting tells whose affair it is."""
+
+    def script(call: Call) -> list[Action]:
+        if call.prompt == "p0":
+            words = "max_tokens: conversation roles must alternate user/assistant/user/assistant"
+            return [http(400, {"error": {"message": words}})]
+        return [ok()]
+
+    server = serve(script)
+    bench.job(server, 10, schema=None, params='user = "batch-1"\nmax_tokens = 50')
+    assert bench.run().code == 3
+    assert [one["id"] for one in bench.failures()] == ["r-0"]
+    assert bench._batchrun("retry", "job.toml").code == 3
+    assert [one["error"]["kind"] for one in bench.failures()] == ["bad_request"]
+
+
+def test_words_that_name_what_is_allowed_too_find_the_one_that_is_not(bench, serve):
+    words = "Extra inputs are not permitted. Allowed: temperature, max_tokens, top_p. Got foo_mode"
+    server = serve(lambda call: [http(400, {"error": {"message": words}}) if "foo_mode" in call.body else ok()])
+    bench.job(server, 3, schema=None, params="temperature = 0.1\nmax_tokens = 50\nfoo_mode = 1",
+              endpoint="drop_unsupported = true")  # fmt: skip
+    assert bench.run().code == 0
+    assert {"temperature", "max_tokens"} <= set(server.calls[-1].body)
+    assert "foo_mode" not in server.calls[-1].body
+
+
+def test_a_parameter_that_was_left_out_in_vain_is_put_back(bench, serve):
+    """Two are named and the second one is at fault: the first goes out again."""
+    words = "temperature and top_k are mutually exclusive here"
+    server = serve(lambda call: [http(400, {"error": {"message": words}}) if "top_k" in call.body else ok()])
+    bench.job(server, 3, schema=None, params="temperature = 0.1\ntop_k = 5", endpoint="drop_unsupported = true")
+    assert bench.run().code == 0
+    assert server.calls[-1].body["temperature"] == 0.1
+    assert "top_k" not in server.calls[-1].body
+
+
+def test_one_item_s_bound_on_tokens_is_not_everybody_s(bench, serve):
+    words = "max_tokens is too large: 4000 for this input"
+    server = serve(lambda call: [
+        http(400, {"error": {"message": words}}) if call.prompt == "p3" and "max_tokens" in call.body else ok()
+    ])  # fmt: skip
+    bench.job(server, 20, schema=None, params="max_tokens = 4000", endpoint="drop_unsupported = true", concurrency=1)
+    ended = bench.run("--json")
+    assert ended.code == 0
+    assert sum("max_tokens" not in call.body for call in server.calls) == 1
+    assert any("max_tokens was left out of items" in one for one in ended.json()["warnings"])
+    assert bench.profile.fact("max_tokens", 4000, thinking=None).verdict is Verdict.ACCEPTED
+
+
+def test_parameters_that_exclude_each_other_are_not_refused_alone(bench, serve):
+    words = "temperature and top_p cannot both be specified"
+    server = serve(lambda call: [
+        http(400, {"error": {"message": words}}) if {"temperature", "top_p"} <= set(call.body) else ok()
+    ])  # fmt: skip
+    bench.job(server, 3, schema=None, params="temperature = 0.5\ntop_p = 0.5", endpoint="drop_unsupported = true")
+    assert bench.run().code == 0
+    bench.job(server, 3, schema=None, params="temperature = 0.5")
+    assert bench.again().code == 0
+
+
+def test_a_bound_that_goes_by_its_other_name_is_renamed_and_remembered(bench, serve):
+    words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    server = serve(lambda call: [http(400, {"error": {"message": words}}) if "max_tokens" in call.body else ok()])
+    bench.job(server, 10, schema=None, params="max_tokens = 50")
+    ended = bench.run("--json")
+    assert ended.code == 0, ended.err
+    assert [call.body.get("max_completion_tokens") for call in server.calls] == [None, *[50] * 10]
+    assert any("max_tokens is sent as max_completion_tokens" in one for one in ended.json()["warnings"])
+    before = len(server.calls)
+    assert bench.again().code == 0
+    assert len(server.calls) == before + 10
+
+
+def test_a_schema_that_is_refused_says_nothing_of_other_schemas(bench, serve):
+    def script(call: Call) -> list[Action]:
+        schema = call.body.get("response_format", {}).get("json_schema", {}).get("schema", {})
+        if schema and "additionalProperties" not in schema:
+            words = "Invalid schema for response_format 'output': 'additionalProperties' is required to be supplied"
+            return [http(400, {"error": {"message": words}})]
+        return refusing("tool", "tool_required")(call)
+
+    server = serve(script)
+    loose = {"type": "object", "properties": {"分": {"type": "integer"}}}
+    bench.job(server, 3, schema=loose)
+    assert bench.run().code == 0
+    assert {one["extraction"]["mode"] for one in bench.results()} == {"json_object"}
+    before = len(server.calls)
+    assert bench.again().code == 0
+    assert {rung(call) for call in server.calls[before:]} == {"json_object"}  # of this schema it is known
+    bench.job(server, 3)
+    assert bench.run("-o", "other").code == 0
+    assert {one["extraction"]["mode"] for one in bench.results("other")} == {"json_schema"}
+
+
+def test_one_upstream_of_several_does_not_move_the_run(bench, serve):
+    """Of thirty items one is refused the way that the others are asked: it alone goes another way."""
+    inner = refusing()
+    words = "upstream B: response_format is not supported"
+
+    def script(call: Call) -> Any:
+        if call.prompt == "p20" and rung(call) == "json_schema":
+            return [http(400, {"error": {"message": words}})]
+        return inner(call)
+
+    server = serve(script)
+    bench.job(server, 30, concurrency=1)
+    ended = bench.run("--json")
+    assert ended.code == 0
+    modes = [one["extraction"]["mode"] for one in bench.results()]
+    assert (modes.count("json_schema"), modes.count("tool")) == (29, 1)
+    assert any("refused for some items" in one for one in ended.json()["warnings"])
+    assert bench.profile.fact("json_schema", None, thinking=None).verdict is Verdict.ACCEPTED
+
+
+def test_a_way_that_is_refused_again_and_again_is_left(bench, serve):
+    inner = refusing("json_schema")
+    server = serve(lambda call: [ok(GOOD)] if call.prompt == "p0" else inner(call))
+    bench.job(server, 30, concurrency=1)
+    assert bench.run().code == 0
+    assert sum(rung(call) == "json_schema" for call in server.calls) == 1 + 3
+
+
+def test_an_items_own_function_is_not_the_output(bench, serve):
+    calls = [{"id": "c", "type": "function", "function": {"name": "look_up", "arguments": GOOD}}]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    answer = completion() | {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    server = serve(lambda call: [http(200, answer)])
+    function = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    body = {"messages": [{"role": "user", "content": "own"}], "tools": [function]}
+    bench.job(server, [{"custom_id": "own", "method": "POST", "url": "/v1/chat/completions", "body": body}])
+    assert bench.run().code == 3
+    assert [one["error"]["kind"] for one in bench.failures()] == ["invalid_output"]
+
+
+def test_a_users_own_tools_survive_a_mode_that_is_dropped(bench, serve):
+    server = serve(refusing("json_schema"))
+    tools = '[{ type = "function", function = { name = "look_up", parameters = { type = "object" } } }]'
+    bench.job(server, 3, mode="json_schema", endpoint="drop_unsupported = true", params=f"tools = {tools}")
+    server._script = lambda call: [
+        http(400, {"error": {"message": "response_format is not supported"}})
+        if "response_format" in call.body else ok(GOOD)
+    ]  # fmt: skip
+    assert bench.run().code == 0
+    assert all("tools" in call.body for call in server.calls)
+
+
+def test_a_request_asked_another_way_has_another_idempotency_key(bench, serve):
+    server = serve(refusing("json_schema", "tool"))
+    bench.job(server, 1)
+    assert bench.run().code == 0
+    keys = [call.values("idempotency-key")[0] for call in server.calls]
+    assert len(set(keys)) == len(keys) == 3
+
+
+def test_numbers_of_any_length_go_through(bench, serve):
+    number = 10**40
+    body = b'{"messages": [{"role": "user", "content": "own"}], "seed": %d, "top_k": 7}' % number
+    server = serve(lambda call: [
+        http(400, {"error": {"message": "Unrecognized request argument supplied: top_k"}}) if "top_k" in call.body
+        else ok("no JSON") if call.number == 2 else ok(GOOD)
+    ])  # fmt: skip
+    line = b'{"custom_id": "own", "method": "POST", "url": "/v1/chat/completions", "body": %s}' % body
+    bench.job(server, [line], endpoint="drop_unsupported = true", mode="prompt")
+    ended = bench.run()
+    assert ended.code == 0, ended.err
+    assert [call.body["seed"] for call in server.calls] == [number] * 3  # refused, answered, asked again
+
+
 # --- thinking and streams -------------------------------------------------------------------------------------------
 
 
@@ -506,6 +676,61 @@ def test_thinking_that_nobody_knows_how_to_switch_is_refused(bench, serve):
     ended = bench.again()
     assert ended.code == 2
     assert "该模型始终思考" in ended.err
+
+
+def test_a_switch_that_is_refused_stops_the_run_or_is_left_out(bench, serve):
+    words = "parameter enable_thinking is not supported"
+    server = serve(lambda call: [http(400, {"error": {"message": words}}) if "enable_thinking" in call.body else ok()])
+    bench.job(server, 20, schema=None, endpoint='dialect = "dashscope"\nthinking = false')
+    ended = bench.run()
+    assert ended.code == 4
+    assert "endpoint.thinking = false" in ended.err
+    assert words in ended.err
+    assert len(server.calls) == 2
+    assert bench.run().code == 2
+    bench.job(server, 20, schema=None, endpoint='dialect = "dashscope"\nthinking = false\ndrop_unsupported = true')
+    ended = bench.run("--json")
+    assert ended.code == 0, ended.err
+    assert any(words in one for one in ended.json()["warnings"])
+
+
+def test_what_an_item_says_of_thinking_counts_more(bench, serve):
+    server = serve(lambda call: [ok()])
+    body = {"messages": [{"role": "user", "content": "own"}], "enable_thinking": True}
+    line = {"custom_id": "own", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    bench.job(server, [line, {"id": "a", "prompt": "p"}], schema=None,
+              endpoint='dialect = "dashscope"\nthinking = false\nstream = false')  # fmt: skip
+    assert bench.run().code == 0
+    assert {call.prompt: call.body["enable_thinking"] for call in server.calls} == {"own": True, "p": False}
+    bench.job(
+        server, 1, schema=None, params="enable_thinking = true", endpoint='dialect = "dashscope"\nthinking = false'
+    )
+    assert "remove one of them" in bench.again().err
+
+
+def test_an_endpoint_that_changes_its_mind_about_streams_is_followed(bench, serve):
+    words = ["This model only supports streaming", "streaming is not supported"]
+    events = "".join(f"data: {json.dumps(one)}\n\n" for one in (
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "好"}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    )) + "data: [DONE]\n\n"  # fmt: skip
+    wanted = [True]
+
+    def script(call: Call) -> list[Action]:
+        streamed = call.body.get("stream") is True
+        if streamed is not wanted[0]:
+            return [http(400, {"error": {"message": words[streamed]}})]
+        return [http(200, events.encode(), "Content-Type: text/event-stream") if streamed else ok()]
+
+    server = serve(script)
+    bench.job(server, 3, schema=None)
+    for way in (True, False, True):
+        wanted[0] = way
+        for folder in ("one", "two"):
+            before = len(server.calls)
+            assert bench.run("-o", f"{way}-{folder}-{before}").code == 0
+        assert len(server.calls) == before + 3  # the second run knows
+    assert len([fact for fact in bench.profile.facts if fact.name == "stream"]) == 1
 
 
 def test_ways_that_exclude_thinking_are_not_tried_while_it_is_on(bench, simulator):
@@ -546,6 +771,60 @@ def test_a_run_with_a_profile_makes_no_call_in_vain(bench, simulator, family):
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
+DAMAGED = {
+    "format": 1, "base_url": "u", "model": "m-1", "dialect": "generic", "simulated": False, "probed_at": None,
+    "learned_at": None, "thinks": None, "switches": {}, "max_tokens": None, "cells": {}, "facts": [], "versions": {},
+}  # fmt: skip
+
+
+def test_a_time_without_a_zone_is_utc(tmp_path):
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(DAMAGED | {"probed_at": "2026-01-02"}))
+    profile = load_profile(path)
+    assert profile is not None
+    assert profile.age_s() > 0
+    assert profile.measured_at == "2026-01-02"
+
+
+def test_two_runs_that_learn_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "profiles" / "one.json"
+
+    def learn(number: int) -> None:
+        fact = Fact("top_k", number, Verdict.ACCEPTED)
+        update_profile(path, lambda before: (before or Profile("u", "m")).with_facts([fact]))
+
+    threads = [threading.Thread(target=learn, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(load_profile(path).facts) == 12
+    assert [one.name for one in path.parent.iterdir()] == ["one.json"]
+
+
+def test_a_profile_that_refuses_a_job_says_which_it_is_and_how_old(bench, serve):
+    bench.job(serve(lambda call: [ok()]), 1, schema=None, params="n = 2")
+    facts = (Fact("n", 2, Verdict.REJECTED, "only 1", by="probe"),)
+    save_profile(Profile(bench.url, "m-1", probed_at="2020-01-01T00:00:00Z", facts=facts), bench.path)
+    ended = bench.run()
+    assert ended.code == 2
+    assert str(bench.path) in ended.err
+    assert "days old" in ended.err
+
+
+def test_lines_that_are_done_stay_done_whatever_a_profile_forbids_now(bench, serve):
+    server = serve(lambda call: [ok()])
+    body = {"messages": [{"role": "user", "content": "own"}], "top_k": 5}
+    line = {"custom_id": "own", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    bench.job(server, [line], schema=None)
+    assert bench.run().code == 0
+    bench.know(Fact("top_k", 5, Verdict.REJECTED, "no", by="probe"))
+    (bench.folder / "in.jsonl").write_text(json.dumps(line, indent=None, separators=(" , ", " : ")) + "\n")
+    ended = bench.run()
+    assert ended.code == 0, ended.err
+    assert len(server.calls) == 1
+
+
 def test_an_old_profile_is_said_and_one_item_goes_first(bench, serve):
     server = serve(lambda call: [Wait(0.1), ok(GOOD)])
     bench.job(server, 10, endpoint='profile_max_age = "10d"')
@@ -570,6 +849,12 @@ def test_an_old_profile_is_said_and_one_item_goes_first(bench, serve):
     [
         b"", b"{", b"[]", b"null", b'{"format": 0}', b'{"format": 1}', b"\xff\xfe",
         b'{"format": 1, "base_url": 1, "model": null, "cells": [], "facts": {}}',
+        *(json.dumps(DAMAGED | change).encode() for change in (
+            {"probed_at": "yesterday"}, {"switches": {"on": [1]}}, {"switches": 5}, {"thinks": "yes"},
+            {"max_tokens": "foo"}, {"cells": {"n": 1}}, {"facts": [{"name": {}}]}, {"unknown": 1}, {"model": 5},
+            {"facts": [{"name": "n", "value": 1, "verdict": "rejected", "words": "", "thinking": None, "at": 5,
+                        "by": "run"}]},
+        )),
     ],
 )  # fmt: skip
 def test_a_profile_that_is_none_is_said_and_replaced(bench, serve, content):
@@ -614,14 +899,18 @@ def test_profiles_can_be_left_out(bench, serve):
 
 
 def test_a_profile_holds_neither_key_nor_prompts_nor_answers(bench, serve):
-    server = serve(lambda call: [
-        http(400, {"error": {"message": f"response_format: no, {KEY}"}}) if rung(call) == "json_schema" else ok(GOOD)
-    ])  # fmt: skip
-    bench.job(server, [{"id": "a", "prompt": "一个秘密的问题"}])
+    def script(call: Call) -> list[Action]:
+        if rung(call) == "json_schema":
+            return [http(400, {"error": {"message": f"response_format: no, {KEY}, {call.prompt}"}})]
+        return [ok(GOOD)]
+
+    server = serve(script)
+    bench.job(server, [{"id": "a", "prompt": "一个秘密的问题"}], params='user = "zhang@example.com"')
     assert bench.run(OPENAI_API_KEY=KEY).code == 0
     text = bench.path.read_text()
     assert KEY not in text
     assert "秘密" not in text
+    assert "zhang" not in text
     assert GOOD not in text
     assert bench.path.stat().st_mode & 0o777 == 0o600
 

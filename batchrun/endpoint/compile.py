@@ -42,7 +42,7 @@ _GREETING = "你好，请用 JSON 回答。"
 #: Values that are not kept in a profile: whom they name is nobody's affair, and they say nothing of the endpoint.
 _PERSONAL = frozenset({"user", "user_id", "safety_identifier", "metadata", "prompt_cache_key"})
 _MAX_VALUE_CHARS, _MAX_TEXT_CHARS = 200, 32
-_ECHOED_CHARS = 12
+_ECHOED_CHARS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,7 +471,9 @@ class Compiler:
             self._obeyed = _other_bound(name)
             self._rename_max_tokens(body, self._obeyed)
             return None
-        value = body.get(name)
+        if name not in body:
+            return None
+        value = body[name]
         if (request.model, name, _key_of(value)) in self._taken_values:
             self._warnings.setdefault(name, f"{name} was left out of items for which it was refused: {words}")
             return None
