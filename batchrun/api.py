@@ -10,8 +10,8 @@ from batchrun.runner import Runner
 if TYPE_CHECKING:
     from batchrun.job import Job
     from batchrun.requeue import RetryPlan
-    from batchrun.runner import Observer
     from batchrun.selection import OnChange
+    from batchrun.sending import Observer
     from batchrun.summary import Summary
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from batchrun.endpoint.client import Client
 from batchrun.endpoint.compile import Way
@@ -29,16 +29,15 @@ from batchrun.records import (
     ErrorKind,
     Failure,
     Item,
-    RateCause,
     Request,
     Response,
     Result,
-    Usage,
     utc_now,
 )
 from batchrun.rehearsal import embedded_simulator
 from batchrun.retry import Retries
 from batchrun.selection import FromInput, FromQueue, OnChange, Selection
+from batchrun.sending import JobRefusedError, Observer, Sender, Work
 from batchrun.settings import environment, read_key, resolve
 from batchrun.store import RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
@@ -53,9 +52,6 @@ DEFAULT_CONCURRENCY = 32
 DRAIN_S = 30.0
 _COUNT_REST_S = 5.0
 _COUNT_REST_HURRIED_S = 0.3
-#: One answer with an absurd Retry-After must not stall everybody: limits are kept by the minute.
-_MAX_SHARED_PAUSE_S = 60.0
-_NOTED_PAUSE_S = 5.0
 #: Workers start one after the other. Sent all at once, requests come back all at once, for ever after, and wait.
 _START_STEP_S = 0.0004
 #: Where it is not known how an endpoint takes such requests, the others wait for the first answer, so long at most,
@@ -66,31 +62,6 @@ _MIN_SAMPLE = 20
 _SLOWEST_SHOWN = 3
 #: So many different warnings are counted each by itself.
 _MAX_WARNINGS = 50
-
-
-class Observer(Protocol):
-    """Who is told what happens during a run."""
-
-    def notice(self, event: str, message: str, **fields: Any) -> None:
-        """Take note of an event: its name for machines, words for people, and facts."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """An item under way; `started_at` is in the event loop's seconds."""
-
-    item: Item
-    request: Request
-    key: str | None
-    started_at: float
-    fingerprint: bytes
-    replaces: int
-    fingerprint_hex: str
-    attempts: int = 0
-    reasks: int = 0
-    usage: Usage | None = None
-    way: Way | None = None
-    state: str = "waiting for a slot"
 
 
 class Runner:
@@ -128,7 +99,7 @@ class Runner:
         self._simulator = embedded_simulator(job)
         self._tally = Tally()
         self._results_now = self._failures_now = self._skipped = 0
-        self._under_way: dict[int, _Work] = {}
+        self._under_way: dict[int, Work] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop: Stop | None = None
         self._drain_until = 0.0
@@ -136,7 +107,6 @@ class Runner:
         self._begun = self._simulated = self._aborted = self._is_known = False
         #: Held by the one item that may go while it is not known how requests fare.
         self._turn = asyncio.Semaphore(1)
-        self._greeting = asyncio.Lock()
         self._untaken = 0
         self._warnings: dict[str, int] = {}
         self._notes: list[str] = []
@@ -170,16 +140,19 @@ class Runner:
                 feed.stop()
             base_url = await self._base_url(stack)
             client = Client(base_url, self._key, self._target, self._learned, self._knowledge.streams)
-            self._client = await stack.enter_async_context(client)
+            await stack.enter_async_context(client)
             stack.push_async_callback(feed.close)
             deadline = self.job.budget.deadline
             if deadline is not None:
                 words = f"the deadline of {deadline:g} s was reached"
                 timer = loop.call_later(deadline, self.stop, Stop(StopCause.DEADLINE, words))
                 stack.callback(timer.cancel)
+            self._sender = Sender(
+                client, self._pacer, self._compiler, self._store, self._tally, self._rate, self._observer, self._learned
+            )
             self._look_ahead()
             await self._work_and_write(feed)
-            self._remember()
+            self._remember(client.refused_transports)
             self._store.settle()
             summary = await self._summary(feed)
             if self._begun or not self._manifest.is_of_a_run:
@@ -223,8 +196,8 @@ class Runner:
             # A refusal comes at once; an answer that takes longer is on its way.
             asyncio.get_running_loop().call_later(_CANARY_PATIENCE_S, self._set_known)
 
-    def _remember(self) -> None:
-        trouble = self._knowledge.keep(self._client.refused_transports, simulated=self._simulated)
+    def _remember(self, transports: dict[str, tuple[bool, str]]) -> None:
+        trouble = self._knowledge.keep(transports, simulated=self._simulated)
         if trouble:
             self._notes.append(trouble)
             self._observer.notice("profile", trouble)
@@ -319,11 +292,11 @@ class Runner:
         else:
             await self._first(self._work(entry, made, replaces))
 
-    def _work(self, item: Any, request: Request, replaces: int) -> _Work:
+    def _work(self, item: Any, request: Request, replaces: int) -> Work:
         own = self._own_builder.build(item) if self._is_changed else request
         fingerprint = bytes.fromhex(own.fingerprint)[:8] if isinstance(own, Request) else bytes(8)
         key = self._idempotency_key(item, request)
-        work = _Work(item, request, key, self._now(), fingerprint, replaces, request.fingerprint)
+        work = Work(item, request, key, self._now(), fingerprint, replaces, request.fingerprint)
         self._under_way[id(work)] = work
         return work
 
@@ -334,7 +307,7 @@ class Runner:
             for _ in range(self._concurrency):
                 self._turn.release()
 
-    async def _first(self, work: _Work) -> None:
+    async def _first(self, work: Work) -> None:
         """Make an item's first attempt in the worker itself; what needs more goes on in a task of its own."""
         error: EndpointError | None = None
         over = False
@@ -354,7 +327,7 @@ class Runner:
             await self._waiting_room.acquire()
             self._spawn(self._follow(work, error))
 
-    async def _follow(self, work: _Work, error: EndpointError | None) -> None:
+    async def _follow(self, work: Work, error: EndpointError | None) -> None:
         """Take an item through its further attempts and re-asks; it holds a slot only while it is being sent."""
         over = False
         try:
@@ -372,99 +345,27 @@ class Runner:
             self._waiting_room.release()
             del self._under_way[id(work)]
 
-    def _waits(self, work: _Work) -> Any:
+    def _waits(self, work: Work) -> Any:
         def waiting(seconds: float, error: EndpointError) -> None:
             self._tally.retries += 1
             work.state = f"{error.kind}, next attempt after {seconds:.1f} s"
 
         return waiting
 
-    async def _attempt(self, work: _Work) -> Response:
-        """Make one attempt: further calls where only the way in which something was asked for was refused."""
-        compiler = self._compiler
-        work.way = way = compiler.way(work.request, work.way)
-        while True:
-            request = compiler.compiled(work.request, way)
-            try:
-                response = await self._call_either_way(work, request)
-            except EndpointError as error:
-                other = compiler.other_way(work.request, way, error)
-                if other is None:
-                    await self._look_at_refusal(work, way, error)
-                    raise
-                work.attempts -= 1
-                work.way = way = other
-            else:
-                for news in compiler.worked(work.request, way):
-                    self._learned(news)
-                if way.refusals:
-                    work.way = replace(way, refusals=())  # they have been learned from
-                self._set_known()
-                return response
-
-    async def _look_at_refusal(self, work: _Work, way: Way, error: EndpointError) -> None:
-        """Stop the run if it is what the job asks for in every request that is refused, and not this item."""
-        if error.kind is ErrorKind.BAD_REQUEST and self._compiler.may_be_the_job_s(work.request):
-            words = await self._greet(work, way)
-            if words is not None:
-                self.stop(Stop(StopCause.ENDPOINT, words, error.kind))
-                raise Stopping
-        if error.kind not in TRANSIENT_KINDS and not self._is_known:
-            self._untaken += 1
-            if self._untaken >= _CANARIES:
-                self._set_known()
-
-    async def _greet(self, work: _Work, way: Way) -> str | None:
-        """Ask with what the job asks for and nothing of the item; give what is refused even so, in words."""
-        async with self._greeting:
-            if not self._compiler.may_be_the_job_s(work.request):
-                return None  # another one has found it out
-            greeting = self._compiler.greeting(work.request, way)
-            refusal = None
-            await self._pacer.admit()
-            self._tally.attempts += 1
-            try:
-                response = await self._client.chat(greeting)
-                self._count_tokens(response.usage)
-            except EndpointError as error:
-                refusal = error
-                self._tally.failed_attempts[error.kind.value] += 1
-                self._count_tokens(error.usage)
-            finally:
-                self._pacer.release()
-            return self._compiler.greeted(greeting, refusal)
-
-    async def _call_either_way(self, work: _Work, request: Request) -> Response:
-        """Make one call, and a second one where it was the way in which the answer was to come that was refused."""
+    async def _attempt(self, work: Work) -> Response:
+        """Make one attempt, and see whose affair it is if it is refused."""
         try:
-            return await self._call(work, request)
-        except EndpointError as refusal:
-            if not refusal.other_way:
-                raise
-            work.attempts -= 1
-            return await self._call(work, request, refusal)
-
-    async def _call(self, work: _Work, request: Request, refusal: EndpointError | None = None) -> Response:
-        """Admit, send, settle."""
-        await self._pacer.admit()
-        try:
-            self._store.sent(work.item, work.fingerprint, work.attempts + 1)
-            work.attempts += 1
-            work.state = "sent"
-            self._tally.attempts += 1
-            response = await self._client.chat(request, self._key_of(work), refusal)
+            response = await self._sender.attempt(work)
+        except JobRefusedError as refused:
+            self.stop(Stop(StopCause.ENDPOINT, str(refused), ErrorKind.BAD_REQUEST))
+            raise Stopping from refused
         except EndpointError as error:
-            self._store.attempt_ended(work.item)
-            self._tally.failed_attempts[error.kind.value] += 1
-            self._count_usage(work, error.usage)
-            if error.cause is not None:
-                self._tally.causes[error.cause.value] += 1
-            if error.kind is ErrorKind.RATE_LIMITED:
-                self._slow_down(error)
+            if error.kind not in TRANSIENT_KINDS:
+                self._untaken += 1
+                if self._untaken >= _CANARIES:
+                    self._set_known()
             raise
-        finally:
-            self._pacer.release()
-        self._count_usage(work, response.usage)
+        self._set_known()
         return response
 
     def _learned(self, words: str) -> None:
@@ -472,21 +373,7 @@ class Runner:
         self._notes.append(words)
         self._observer.notice("learned", words)
 
-    def _slow_down(self, error: EndpointError) -> None:
-        limit = error.limit if error.cause is RateCause.CONCURRENCY else None
-        if limit is not None and self._pacer.lower(limit):
-            self._learned(f"no more than {limit} requests at a time from now on: {error.message}")
-        elif error.retry_after_s is not None:
-            self._pause(error.retry_after_s)
-
-    def _pause(self, seconds: float) -> None:
-        """Hold everybody back as long as the endpoint asked one to wait, but no longer than a window of its limits."""
-        shared = min(seconds, _MAX_SHARED_PAUSE_S)
-        if shared >= _NOTED_PAUSE_S and not self._pacer.paused_for():
-            self._observer.notice("paused", f"the endpoint asks to wait {shared:.0f} s", seconds=round(shared, 1))
-        self._pacer.pause(shared)
-
-    def _conclude(self, work: _Work, response: Response) -> bool:
+    def _conclude(self, work: Work, response: Response) -> bool:
         """Judge a response and record what it is; False if it goes back to the model once more."""
         if "x-simulated" in response.provider.headers:
             self._simulated = True
@@ -506,7 +393,7 @@ class Runner:
         self._give_up(work, error)
         return True
 
-    def _succeed(self, work: _Work, response: Response, output: Any, extraction: Any) -> None:
+    def _succeed(self, work: Work, response: Response, output: Any, extraction: Any) -> None:
         for warning in response.warnings:
             if warning not in self._warnings and len(self._warnings) >= _MAX_WARNINGS:
                 warning = "other warnings, see the records"  # noqa: PLW2901
@@ -519,7 +406,7 @@ class Runner:
         )
         self._store.add_result(result, work.fingerprint, work.replaces)
 
-    def _give_up(self, work: _Work, error: EndpointError) -> bool:
+    def _give_up(self, work: Work, error: EndpointError) -> bool:
         """Record an item's failure; if the fault is the key's, the account's or the address's, stop the run instead."""
         if error.kind in RUN_KINDS:
             self.stop(Stop(StopCause.ENDPOINT, error.message, error.kind))
@@ -542,23 +429,6 @@ class Runner:
             reached = self._failures_now > most
         if reached:
             self.stop(Stop(StopCause.MAX_FAILURES, f"more than {most} failures (budget.max_failures)"))
-
-    def _count_usage(self, work: _Work, usage: Usage | None) -> None:
-        if usage is not None:
-            work.usage = usage if work.usage is None else work.usage + usage
-            self._count_tokens(usage)
-
-    def _count_tokens(self, usage: Usage | None) -> None:
-        if usage is not None:
-            self._tally.usage.add(usage)
-            self._rate.add(0, usage.total_tokens)
-
-    def _key_of(self, work: _Work) -> str | None:
-        """Give the idempotency key of a call: asked another way, a request is another one to who remembers keys."""
-        mark = work.way.mark if work.way else ""
-        if work.key is None or not mark:
-            return work.key
-        return blake2b(f"{work.key} {mark}".encode(), digest_size=16).hexdigest()
 
     def _idempotency_key(self, item: Item, request: Request) -> str | None:
         """Give a key that is the same for every attempt of this request, and no other's."""

@@ -1,0 +1,179 @@
+"""One attempt of an item: admitted, sent, settled; and again another way where only the way was refused."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol
+
+from batchrun.records import EndpointError, ErrorKind, RateCause, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchrun.endpoint.client import Client
+    from batchrun.endpoint.compile import Compiler, Way
+    from batchrun.pace import Pacer
+    from batchrun.rate import Rate
+    from batchrun.records import Item, Request, Response
+    from batchrun.store import RunDirectory
+    from batchrun.summary import Tally
+
+#: One answer with an absurd Retry-After must not stall everybody: limits are kept by the minute.
+_MAX_SHARED_PAUSE_S = 60.0
+_NOTED_PAUSE_S = 5.0
+
+
+class Observer(Protocol):
+    """Who is told what happens during a run."""
+
+    def notice(self, event: str, message: str, **fields: Any) -> None:
+        """Take note of an event: its name for machines, words for people, and facts."""
+
+
+class JobRefusedError(Exception):
+    """The endpoint refuses what the job asks for in every request; its words are in the message."""
+
+
+@dataclass(slots=True)
+class Work:
+    """An item under way; `started_at` is in the event loop's seconds."""
+
+    item: Item
+    request: Request
+    key: str | None
+    started_at: float
+    fingerprint: bytes
+    replaces: int
+    fingerprint_hex: str
+    attempts: int = 0
+    reasks: int = 0
+    usage: Usage | None = None
+    way: Way | None = None
+    state: str = "waiting for a slot"
+
+
+class Sender:
+    """Makes attempts. `learned` is told in words what the endpoint made it change."""
+
+    def __init__(
+        self, client: Client, pacer: Pacer, compiler: Compiler, store: RunDirectory, tally: Tally, rate: Rate,
+        observer: Observer, learned: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._client, self._pacer, self._compiler, self._store = client, pacer, compiler, store
+        self._tally, self._rate, self._observer, self._learned = tally, rate, observer, learned
+        self._greeting = asyncio.Lock()
+
+    async def attempt(self, work: Work) -> Response:
+        """Make one attempt: further calls where only the way in which something was asked for was refused.
+
+        Raises `EndpointError`, `Stopping`, and `JobRefusedError` if what the job asks for in every request is refused.
+        """
+        compiler = self._compiler
+        work.way = way = compiler.way(work.request, work.way)
+        while True:
+            request = compiler.compiled(work.request, way)
+            try:
+                response = await self._call_either_way(work, request)
+            except EndpointError as error:
+                other = compiler.other_way(work.request, way, error)
+                if other is None:
+                    if error.kind is ErrorKind.BAD_REQUEST and compiler.may_be_the_job_s(work.request):
+                        await self._greet(work.request, way)
+                    raise
+                work.attempts -= 1
+                work.way = way = other
+            else:
+                for news in compiler.worked(work.request, way):
+                    self._learned(news)
+                if way.refusals:
+                    work.way = replace(way, refusals=())  # they have been learned from
+                return response
+
+    async def _greet(self, request: Request, way: Way) -> None:
+        """Ask with what the job asks for and nothing of the item; raise `JobRefusedError` if that is refused."""
+        async with self._greeting:
+            if not self._compiler.may_be_the_job_s(request):
+                return  # another one has found it out
+            greeting = self._compiler.greeting(request, way)
+            refusal = None
+            await self._pacer.admit()
+            self._tally.attempts += 1
+            try:
+                response = await self._client.chat(greeting)
+                self._count_tokens(response.usage)
+            except EndpointError as error:
+                refusal = error
+                self._tally.failed_attempts[error.kind.value] += 1
+                self._count_tokens(error.usage)
+            finally:
+                self._pacer.release()
+            words = self._compiler.greeted(greeting, refusal)
+            if words is not None:
+                raise JobRefusedError(words)
+
+    async def _call_either_way(self, work: Work, request: Request) -> Response:
+        """Make one call, and a second one where it was the way in which the answer was to come that was refused."""
+        try:
+            return await self._call(work, request)
+        except EndpointError as refusal:
+            if not refusal.other_way:
+                raise
+            work.attempts -= 1
+            return await self._call(work, request, refusal)
+
+    async def _call(self, work: Work, request: Request, refusal: EndpointError | None = None) -> Response:
+        """Admit, send, settle."""
+        await self._pacer.admit()
+        try:
+            self._store.sent(work.item, work.fingerprint, work.attempts + 1)
+            work.attempts += 1
+            work.state = "sent"
+            self._tally.attempts += 1
+            response = await self._client.chat(request, _key_of(work), refusal)
+        except EndpointError as error:
+            self._store.attempt_ended(work.item)
+            self._tally.failed_attempts[error.kind.value] += 1
+            self._count_usage(work, error.usage)
+            if error.cause is not None:
+                self._tally.causes[error.cause.value] += 1
+            if error.kind is ErrorKind.RATE_LIMITED:
+                self._slow_down(error)
+            raise
+        finally:
+            self._pacer.release()
+        self._count_usage(work, response.usage)
+        return response
+
+    def _slow_down(self, error: EndpointError) -> None:
+        limit = error.limit if error.cause is RateCause.CONCURRENCY else None
+        if limit is not None and self._pacer.lower(limit):
+            self._learned(f"no more than {limit} requests at a time from now on: {error.message}")
+        elif error.retry_after_s is not None:
+            self._pause(error.retry_after_s)
+
+    def _pause(self, seconds: float) -> None:
+        """Hold everybody back as long as the endpoint asked one to wait, but no longer than a window of its limits."""
+        shared = min(seconds, _MAX_SHARED_PAUSE_S)
+        if shared >= _NOTED_PAUSE_S and not self._pacer.paused_for():
+            self._observer.notice("paused", f"the endpoint asks to wait {shared:.0f} s", seconds=round(shared, 1))
+        self._pacer.pause(shared)
+
+    def _count_usage(self, work: Work, usage: Usage | None) -> None:
+        if usage is not None:
+            work.usage = usage if work.usage is None else work.usage + usage
+            self._count_tokens(usage)
+
+    def _count_tokens(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self._tally.usage.add(usage)
+            self._rate.add(0, usage.total_tokens)
+
+
+def _key_of(work: Work) -> str | None:
+    """Give the idempotency key of a call: asked another way, a request is another one to who remembers keys."""
+    mark = work.way.mark if work.way else ""
+    if work.key is None or not mark:
+        return work.key
+    return blake2b(f"{work.key} {mark}".encode(), digest_size=16).hexdigest()
