@@ -79,8 +79,8 @@ class Sender:
             except EndpointError as error:
                 other = compiler.other_way(work.request, way, error)
                 if other is None:
-                    if error.kind is ErrorKind.BAD_REQUEST and compiler.may_be_the_job_s(work.request):
-                        await self._greet(work.request, way)
+                    if compiler.may_be_the_job_s(work.request, error):
+                        await self._greet(work.request, way, error)
                     raise
                 work.attempts -= 1
                 work.way = way = other
@@ -91,10 +91,10 @@ class Sender:
                     work.way = replace(way, refusals=())  # they have been learned from
                 return response
 
-    async def _greet(self, request: Request, way: Way) -> None:
+    async def _greet(self, request: Request, way: Way, error: EndpointError) -> None:
         """Ask with what the job asks for and nothing of the item; raise `JobRefusedError` if that is refused."""
         async with self._greeting:
-            if not self._compiler.may_be_the_job_s(request):
+            if not self._compiler.may_be_the_job_s(request, error):
                 return  # another one has found it out
             greeting = self._compiler.greeting(request, way)
             refusal = None

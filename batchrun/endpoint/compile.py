@@ -405,9 +405,16 @@ class Compiler:
 
     # --- what an answer or a refusal teaches ---
 
-    def may_be_the_job_s(self, request: Request) -> bool:
-        """Tell whether a refusal may be about what the job asks for in every request: if nothing was taken yet."""
-        return request.model == self._model and not any(model == self._model for model, _, _ in self._worked)
+    def may_be_the_job_s(self, request: Request, error: EndpointError) -> bool:
+        """Tell whether a refusal may be about what the job asks for in every request: if it says so, and nothing was
+        taken yet.
+        """
+        if error.kind is not ErrorKind.BAD_REQUEST or request.model != self._model:
+            return False
+        if any(model == self._model for model, _, _ in self._worked):
+            return False
+        asked = {**self._params, **self._of_mode}
+        return bool(blamed(error, asked)) or (bool(self._of_mode) and blames_structure(error))
 
     def greeting(self, request: Request, way: Way) -> Request:
         """Give a request with what the job asks for and nothing of any item: whether that is refused, tells whose
@@ -434,10 +441,9 @@ class Compiler:
                 f'the endpoint refuses structured.mode = "{self._mode}": {refusal.message}; mode = "auto" finds a way '
                 f"that works{hint}"
             )
-        hint = "" if self._drop else ", or set endpoint.drop_unsupported = true"
         if not names:
-            asked = ", ".join(sorted(set(body) - _RESERVED)) or "no parameters"
-            return f"the endpoint refuses even a greeting with what the job asks for ({asked}): {refusal.message}"
+            return None  # it refuses everything, whatever is asked for
+        hint = "" if self._drop else ", or set endpoint.drop_unsupported = true"
         name = names[0]
         fact = Fact(name, body[name], Verdict.REJECTED, shortened(refusal.message), among=_others(body, name))
         self._keep(self._model, fact)
