@@ -311,6 +311,8 @@ def build_job(
     made = {section: kind(**values.pop(section)) for section, (kind, _) in _SECTIONS.items() if section in values}
     job = Job(**{"input": (), "output": Path(), **values}, **made, path=path)
     for key, message in (*_impossible(job), *_unavailable(job)):
+        if key.startswith("params.") and key in reader.wrong:
+            continue  # said already, with its line
         if overrides and overrides.get(key) is not None:
             reader.problems.append(f"command line: {message}")
         else:
