@@ -310,16 +310,20 @@ def build_job(
             reader.problem(key, f"{key} is missing: name it in the job file or give --{key}")
     made = {section: kind(**values.pop(section)) for section, (kind, _) in _SECTIONS.items() if section in values}
     job = Job(**{"input": (), "output": Path(), **values}, **made, path=path)
-    for key, message in (*_impossible(job), *_unavailable(job)):
-        if key.startswith("params.") and key in reader.wrong:
-            continue  # said already, with its line
-        if overrides and overrides.get(key) is not None:
-            reader.problems.append(f"command line: {message}")
-        else:
-            reader.problem(key, message)
+    _look_for_problems(job, reader, overrides or {})
     if reader.problems:
         raise JobError(reader.problems)
     return job
+
+
+def _look_for_problems(job: Job, reader: _Reader, overrides: Mapping[str, Any]) -> None:
+    for key, message in (*_impossible(job), *_unavailable(job)):
+        if key.startswith("params.") and key in reader.wrong:
+            continue  # said already, with its line
+        if overrides.get(key) is not None:
+            reader.problems.append(f"command line: {message}")
+        else:
+            reader.problem(key, message)
 
 
 def _read_toml(path: Path) -> str:

@@ -158,7 +158,11 @@ def test_every_simulated_family_passes_and_lists_its_models(dialect, batchrun, t
     assert found.steps["http"]["status"] == "ok"
     listed = batchrun("models", "job.toml")
     assert (listed.code, listed.err) == (0, "")
-    assert [line.split("\t")[0] for line in listed.out.splitlines()] == ["simulated-chat", "simulated-mini", "simulated-thinking"]
+    assert [line.split("\t")[0] for line in listed.out.splitlines()] == [
+        "simulated-chat",
+        "simulated-mini",
+        "simulated-thinking",
+    ]
 
 
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))

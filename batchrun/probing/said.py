@@ -127,7 +127,7 @@ class Said:
     def _blames(self, error: EndpointError) -> bool:
         asked = self.asked
         return (
-            blamed(error, asked) is not None
+            bool(blamed(error, asked))
             or (("response_format" in asked or "tools" in asked) and blames_structure(error))
             or ("stream" in asked and bool(_OF_STREAMS.search(error.message)))
         )
