@@ -888,6 +888,13 @@ def test_a_home_that_cannot_be_written_does_not_stop_a_run(bench, serve):
     assert len(bench.results()) == 2
 
 
+def test_a_quiet_run_does_not_speak_of_its_profile(bench, serve):
+    """What cron mails is what stopped a run."""
+    bench.job(serve(refusing("json_schema")), 2)
+    assert bench.run("-q").err == ""
+    assert bench.again("-q").err == ""
+
+
 def test_profiles_can_be_left_out(bench, serve):
     server = serve(refusing("json_schema"))
     bench.job(server, 2, endpoint='profile = "off"')

@@ -172,6 +172,10 @@ class Bar:
         return text + (f", paused {duration(snapshot.paused_s)}" if snapshot.paused_s else "")
 
 
+#: Events that stop nothing; the summary and `run.json` have them.
+_IN_PASSING = frozenset({"profile", "learned", "paused"})
+
+
 class Quiet:
     """Shows what stops a run, and nothing else."""
 
@@ -182,8 +186,9 @@ class Quiet:
         self._console = console
 
     def notice(self, event: str, message: str, **fields: Any) -> None:  # noqa: ARG002 - facts are for JSON logs
-        """Write an event."""
-        self._console.line(f"batchrun: {event}: {printable(message, 2000)}")
+        """Write an event, unless it stops nothing."""
+        if event not in _IN_PASSING:
+            self._console.line(f"batchrun: {event}: {printable(message, 2000)}")
 
     def show(self, snapshot: Snapshot) -> None:
         """Do nothing."""
