@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,11 @@ class Ended:
 def environment(**variables: str) -> dict[str, str]:
     """Give a bare environment, as cron does: no key, no proxy, no locale, no colours."""
     return {"PATH": os.environ["PATH"], "XDG_DATA_HOME": os.environ.get("XDG_DATA_HOME", _data_home()), **variables}
+
+
+def hearing_sigint() -> None:
+    """Hear SIGINT, which who starts tests in the background has switched off."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @cache

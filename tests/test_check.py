@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import KEY, environment
+from conftest import KEY, environment, hearing_sigint
 from scripted import Act, Call, Scripted, Wait, always, completion, http, ok
 from servers import free_port, until
 
@@ -841,6 +841,7 @@ def test_an_interrupt_ends_with_130(serve, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "batchrun", "check", "-m", "m-1", "--base-url", server.base_url],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd=tmp_path,
+        preexec_fn=hearing_sigint,
     ) as process:  # fmt: skip
         until(lambda: server.calls)
         process.send_signal(signal.SIGINT)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import KEY, environment
+from conftest import KEY, environment, hearing_sigint
 from scripted import Act, completion, http, ok
 
 from batchrun.endpoint.client import Client
@@ -729,7 +729,8 @@ def test_a_probe_is_interrupted_at_once(serve, tmp_path):
     server = serve(lambda call: [Act.HANG])
     process = subprocess.Popen(
         [sys.executable, "-m", "batchrun", "probe", "--base-url", server.base_url, "-m", "m"],
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=environment(), preexec_fn=hearing_sigint, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not server.calls:
         time.sleep(0.02)
