@@ -50,6 +50,8 @@ class Knowledge:
         self._dialect = target.dialect
         self.notes: list[str] = []
         self.path: Path | None = None
+        #: Whether the profile is older than the job wants it.
+        self.is_old = False
         self.profile = self._find(variables) if job.endpoint.profile == "auto" else None
         words = in_words(schema)
         try:
@@ -83,9 +85,6 @@ class Knowledge:
             )
             self.is_old = True
         return profile
-
-    #: Whether the profile is older than the job wants it.
-    is_old = False
 
     @property
     def is_enough(self) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchrun.endpoint.answers import parsed, read_usage, text_and_reasoning
+from batchrun.endpoint.blame import MAX_TOKENS
 from batchrun.endpoint.profile import Cell, Fact, Profile, Verdict, shortened
 from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.endpoint.waits import MAX_WAIT_S
@@ -631,8 +632,7 @@ _NOT_ASKED: Judged = (Verdict.UNCLEAR, "not asked: no bound on tokens is heeded,
 
 def obeyed(cells: Mapping[str, Cell]) -> str | None:
     """Give the one name of the two under which a bound on tokens is obeyed, None if both or neither are."""
-    names = ("max_tokens", "max_completion_tokens")
-    found = [name for name in names if name in cells and cells[name].verdict is Verdict.SUPPORTED]
+    found = [name for name in MAX_TOKENS if name in cells and cells[name].verdict is Verdict.SUPPORTED]
     return found[0] if len(found) == 1 else None
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchrun.endpoint.blame import MAX_TOKENS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchrun.endpoint.dialect import Dialect, ParameterRow, Pattern, StreamRow
-
-_MAX_TOKENS = ("max_tokens", "max_completion_tokens")
+    from batchrun.endpoint.dialect import Dialect, ParameterRow, Pattern, StreamRow, StructuredRow
 
 
 class Adapter:
@@ -68,9 +68,9 @@ class Adapter:
 
     def _streams(self, model: str, thinking: bool | None, body: dict[str, Any]) -> bool:
         for row in self._dialect.stream:
-            if not _applies(row, model, thinking):
+            if not applies(row, model, thinking):
                 continue
-            most = next((body[name] for name in _MAX_TOKENS if type(body.get(name)) is int), 0)
+            most = next((body[name] for name in MAX_TOKENS if type(body.get(name)) is int), 0)
             if row.min_max_tokens is None or most >= row.min_max_tokens:
                 return row.mode != "never"
         return False
@@ -79,7 +79,7 @@ class Adapter:
 def thinks(dialect: Dialect, model: str, body: Mapping[str, Any]) -> bool | None:
     """Tell whether a request has thinking on, by the switches in it and the model's default; None if nobody knows."""
     for row in dialect.thinking:
-        if _fits(row.model, model):
+        if fits(row.model, model):
             if row.on and holds(body, row.on):
                 return True
             if row.off and holds(body, row.off):
@@ -96,14 +96,16 @@ def holds(body: Any, part: Any) -> bool:
 
 
 def _row(dialect: Dialect, name: str, model: str, thinking: bool | None) -> ParameterRow | None:
-    return next((row for row in dialect.parameter if row.name == name and _applies(row, model, thinking)), None)
+    return next((row for row in dialect.parameter if row.name == name and applies(row, model, thinking)), None)
 
 
-def _applies(row: ParameterRow | StreamRow, model: str, thinking: bool | None) -> bool:
-    return _fits(row.model, model) and (row.thinking is None or row.thinking is thinking)
+def applies(row: ParameterRow | StreamRow | StructuredRow, model: str, thinking: bool | None) -> bool:
+    """Tell whether a row is about a model in this state of thinking."""
+    return fits(row.model, model) and (row.thinking is None or row.thinking is thinking)
 
 
-def _fits(pattern: Pattern | None, model: str) -> bool:
+def fits(pattern: Pattern | None, model: str) -> bool:
+    """Tell whether a row is about a model; without a pattern it is about all."""
     return pattern is None or bool(pattern.search(model))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: The two names of the bound on an answer's tokens.
 MAX_TOKENS = ("max_tokens", "max_completion_tokens")
 #: What batchrun sets itself, or what is no parameter.
-_NOT_BLAMED = frozenset({"model", "messages", "stream", "stream_options"})
+RESERVED = frozenset({"model", "messages", "stream", "stream_options"})
 #: How refusals speak of the ways to ask for JSON, beside the names of the parameters.
 _STRUCTURE = re.compile(
     r"response[_ ]?format|json[_ -]?schema|json[_ -]?object|json[_ -]mode|structured[_ -]outputs?"
@@ -71,7 +71,7 @@ def blamed(error: EndpointError, body: Mapping[str, Any]) -> list[str]:
 def _names(body: Mapping[str, Any]) -> dict[str, str]:
     names: dict[str, str] = {}
     for name, value in body.items():
-        if name not in _NOT_BLAMED:
+        if name not in RESERVED:
             names[name] = name
             if isinstance(value, dict) and name not in ("response_format", "tools", "tool_choice"):
                 for inner in value:

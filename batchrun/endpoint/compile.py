@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrun.endpoint.adapt import Adapter, holds, thinks
-from batchrun.endpoint.blame import MAX_TOKENS, blamed, blames_structure, is_about_the_schema
+from batchrun.endpoint.adapt import Adapter, fits, holds, thinks
+from batchrun.endpoint.blame import MAX_TOKENS, RESERVED, blamed, blames_structure, is_about_the_schema
 from batchrun.endpoint.ladder import Ladder
 from batchrun.endpoint.profile import Fact, Verdict, shortened
 from batchrun.job import JobError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from batchrun.job import Job
     from batchrun.records import EndpointError
 
-_RESERVED = frozenset({"model", "messages", "stream", "stream_options"})
 _TAKEN = (Verdict.SUPPORTED, Verdict.ACCEPTED)
 _OF_TOOLS = ("tools", "tool_choice")
 #: Kinds of error that some give instead of a refusal (llama-cpp-python: 500, OpenRouter: 404).
@@ -193,7 +192,7 @@ class Compiler:
         thinking = self._state(self._model, body)
         for name, value in self._params.items():
             fact = profile.fact(name, value, thinking=thinking, among=_others(body, name))
-            if name in _RESERVED or self._goes_renamed(name, body):
+            if name in RESERVED or self._goes_renamed(name, body):
                 continue
             if fact is None or not (fact.verdict in (*_TAKEN, Verdict.IGNORED) or self._drop):
                 return False
@@ -250,7 +249,7 @@ class Compiler:
             if profile.thinks is self._thinking:
                 return {}
         for row in self._dialect.thinking:
-            if row.model is None or row.model.search(model):
+            if fits(row.model, model):
                 part = row.on if self._thinking else row.off
                 return dict(part) if part else {} if row.default is self._thinking else None
         return None
@@ -335,7 +334,7 @@ class Compiler:
                 self._put_in_words(body)
             if way.renamed in body:
                 body[_other_bound(str(way.renamed))] = body.pop(str(way.renamed))
-            text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+            text = _text_of(body)
         suffix = self._ladder.suffix(way.rung) if way.rung else b""
         return replace(request, body=text[:-1] + suffix if suffix else text)
 
@@ -425,8 +424,7 @@ class Compiler:
         body = {"model": self._model, "messages": messages, **self._params, **of_mode}
         body = {name: value for name, value in body.items() if name not in way.dropped}
         self.adapt(body)
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        return replace(request, body=text, messages=messages)
+        return replace(request, body=_text_of(body), messages=messages)
 
     def greeted(self, greeting: Request, refusal: EndpointError | None) -> str | None:
         """Say what the job asks for in every request that is refused; None if a greeting was taken."""
@@ -483,7 +481,7 @@ class Compiler:
         if (request.model, name, _key_of(value)) in self._taken_values:
             self._warnings.setdefault(name, f"{name} was left out of items for which it was refused: {words}")
             return None
-        thinking = None if set(way.dropped) & set(self._switch_here or {}) else request.thinking
+        thinking = self._thinking_of(request, way)
         fact = Fact(name, value, Verdict.REJECTED, words, thinking, among=_others(body, name))
         if self._refusal(name, body, thinking, request.model) is not None:
             return None
@@ -523,16 +521,19 @@ class Compiler:
 
     def _learn_what_is_taken(self, request: Request, way: Way) -> None:
         body = _body_of(request)
-        # With its switch left out nobody knows whether it thought.
-        thinking = None if set(way.dropped) & set(self._switch_here or {}) else request.thinking
+        thinking = self._thinking_of(request, way)
         rung = way.rung or (self._mode if self._of_mode and not way.in_words else LOWEST)
         if rung != LOWEST:
             self._keep(request.model, Fact(rung, None, Verdict.ACCEPTED, "", thinking))
         for name, value in body.items():
-            if name not in _RESERVED and name not in way.dropped and name != way.renamed:
+            if name not in RESERVED and name not in way.dropped and name != way.renamed:
                 self._taken_values.add((request.model, name, _key_of(value)))
                 if name not in self._of_mode:
                     self._keep(request.model, Fact(name, value, Verdict.ACCEPTED, "", thinking))
+
+    def _thinking_of(self, request: Request, way: Way) -> bool | None:
+        """Tell whether thinking is on in a request as it goes out: with its switch left out nobody knows."""
+        return None if set(way.dropped) & set(self._switch_here or {}) else request.thinking
 
     def _keep(self, model: str, fact: Fact) -> None:
         """Keep a fact for the profile, unless it says no more than what that knows, or more than it should."""
@@ -605,7 +606,7 @@ def _other_bound(name: str) -> str:
 
 def _others(names: Iterable[str], name: str) -> tuple[str, ...]:
     """Give the other parameters of a body, in order."""
-    return tuple(sorted(one for one in names if one != name and one not in _RESERVED))
+    return tuple(sorted(one for one in names if one != name and one not in RESERVED))
 
 
 def _same_but_for_time(one: Fact, other: Fact) -> bool:
@@ -619,6 +620,11 @@ def _body_of(request: Request) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _text_of(body: dict[str, Any]) -> bytes:
+    """Write a body that `_body_of` parsed."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _key_of(value: Any) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from batchrun.endpoint.adapt import applies
 from batchrun.endpoint.profile import Verdict
 from batchrun.structured import LOWEST, RUNGS, mode_of, parameters
 
@@ -74,10 +75,7 @@ class Ladder:
         if fact is not None and fact.verdict is not Verdict.UNCLEAR:
             return fact.verdict not in _OF_NO_USE
         return not any(
-            row.mode in (rung, mode_of(rung))
-            and (row.model is None or row.model.search(model))
-            and (row.thinking is None or row.thinking is thinking)
-            for row in self._dialect.structured
+            row.mode in (rung, mode_of(rung)) and applies(row, model, thinking) for row in self._dialect.structured
         )
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from batchrun.endpoint.blame import MAX_TOKENS
 from batchrun.records import utc_now
 from batchrun.version import __version__
 
@@ -274,7 +275,7 @@ def _from_plain(value: Any) -> Profile:
     for name in ("probed_at", "learned_at"):
         if made[name] is not None:
             _time(_text(made[name]))
-    if made["max_tokens"] not in (None, "max_tokens", "max_completion_tokens"):
+    if made["max_tokens"] not in (None, *MAX_TOKENS):
         raise ValueError(f"max_tokens is {made['max_tokens']!r}")
     if made["thinks"] not in (None, True, False) or type(made["simulated"]) is not bool:
         raise ValueError("thinks or simulated is neither true nor false")
