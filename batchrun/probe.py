@@ -210,7 +210,8 @@ class Probe:
             is_for_all = error.kind is ErrorKind.RATE_LIMITED or error.retry_after_s is not None
             if is_for_all:  # what one call is told holds for the others, too; they wait in `_quiet`
                 self._quiet_until = max(self._quiet_until, asyncio.get_running_loop().time() + wait_s)
-            if len(errors) >= tries or self._done.repeats >= q.REPEATS or self._quiet_s() > _LONGEST_WAIT_S:
+            most = q.TRIES if error.kind is ErrorKind.RATE_LIMITED else tries  # a 429 costs nothing
+            if len(errors) >= most or self._done.repeats >= q.REPEATS or self._quiet_s() > _LONGEST_WAIT_S:
                 return said
             self._done.repeats += 1
             if not is_for_all:
@@ -611,7 +612,7 @@ class Probe:
             self._put("long_output", _NOT_ASKED)
             return
         name = next(iter(self._limit))
-        # Asked for once: each time it might be paid for in full.
+        # Asked for once: each time that is more than a refusal might be paid for in full.
         said = await self._ask(q.HELLO, {name: q.LONG, "stream": False}, limited=False, tries=1)
         error = said.error
         if error is not None and error.remedy == "stream":

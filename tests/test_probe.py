@@ -457,6 +457,22 @@ def test_a_bound_that_is_heeded_by_its_other_name_alone_is_used_from_then_on(ser
     assert [call for call in server.calls if call.raw and call.body.get("max_completion_tokens") == 32_768]
 
 
+@pytest.mark.parametrize(("status", "asked", "verdict"), [(429, 2, "supported"), (503, 1, "unclear")])
+def test_the_long_answer_is_asked_for_again_only_where_that_cannot_be_paid_twice(serve, status, asked, verdict):
+    long_ones: list[Call] = []
+
+    def answer(call: Call) -> bytes:
+        if call.body.get("max_tokens") == 32_768:
+            long_ones.append(call)
+            if len(long_ones) == 1:
+                return refusal(status, "slow down")
+        return ok("好")
+
+    found = measured(serve(chats(answer)))
+    assert len(long_ones) == asked
+    assert found.profile.cells["long_output"].verdict.value == verdict
+
+
 def test_an_endpoint_that_asks_to_wait_an_hour_is_left_alone(batchrun, serve):
     def answer(call: Call) -> bytes:
         return ok("好的") if call.number == 1 else refusal(429, "slow down", "Retry-After: 3600")
