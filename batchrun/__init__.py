@@ -14,6 +14,7 @@ from batchrun.version import __version__
 if TYPE_CHECKING:
     from batchrun.api import run, run_async
     from batchrun.expect import Percent
+    from batchrun.extraction import Extracted, ExtractionError, extract
     from batchrun.job import (
         Budget,
         DataBoundary,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         SimulatorOptions,
         Structured,
     )  # fmt: skip
+    from batchrun.output import Schema
     from batchrun.records import ErrorKind
     from batchrun.requeue import RetryPlan
     from batchrun.store import LockedError, StoreError, read_records
@@ -35,10 +37,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "batchrun.api": ("run", "run_async"),
     "batchrun.expect": ("Percent",),
+    "batchrun.extraction": ("Extracted", "ExtractionError", "extract"),
     "batchrun.job": (
         "Budget", "DataBoundary", "Endpoint", "Job", "JobError", "Limits", "Price", "Prompt", "Retry",
         "SimulatorOptions", "Structured",
     ),
+    "batchrun.output": ("Schema",),
     "batchrun.records": ("ErrorKind",),
     "batchrun.requeue": ("RetryPlan",),
     "batchrun.store": ("LockedError", "StoreError", "read_records"),
@@ -46,9 +50,9 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "Budget", "DataBoundary", "Endpoint", "ErrorKind", "Job", "JobError", "Limits", "LockedError", "Percent", "Price",
-    "Prompt", "Retry", "RetryPlan", "SimulatorOptions", "Stop", "StopCause", "StoreError", "Structured", "Summary",
-    "__version__", "read_records", "run", "run_async",
+    "Budget", "DataBoundary", "Endpoint", "ErrorKind", "Extracted", "ExtractionError", "Job", "JobError", "Limits",
+    "LockedError", "Percent", "Price", "Prompt", "Retry", "RetryPlan", "Schema", "SimulatorOptions", "Stop",
+    "StopCause", "StoreError", "Structured", "Summary", "__version__", "extract", "read_records", "run", "run_async",
 ]  # fmt: skip
 
 

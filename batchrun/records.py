@@ -6,6 +6,7 @@ as long, and several are made for every item.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -271,15 +272,25 @@ class EndpointError(Exception):
 
 @dataclass(slots=True)
 class Extraction:
-    """How the output was found: the structured mode, the method, and the repairs that were needed."""
+    """How the output was found: the structured mode (None where nobody asked), the method, the repairs needed."""
 
-    mode: str
+    mode: str | None
     method: str
     repairs: tuple[str, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Give the record's `extraction` value."""
         return {"mode": self.mode, "method": self.method, "repairs": list(self.repairs)}
+
+
+def record_line(record: dict[str, Any]) -> bytes:
+    """Give the line of a record with an `output`, newline included."""
+    try:
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # whole numbers over 64 bits, which the fast writer refuses
+        output = json.dumps(record["output"], ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        record = {**record, "output": orjson.Fragment(output)}
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
 @dataclass(slots=True)
@@ -300,7 +311,7 @@ class Result:
     def to_json(self) -> bytes:
         """Give the line of `results.jsonl`, newline included."""
         response = self.response
-        return orjson.dumps(
+        return record_line(
             {
                 "id": self.item.id,
                 "line": self.item.line,
@@ -316,8 +327,7 @@ class Result:
                 "fingerprint": self.fingerprint,
                 "warnings": [*response.warnings, *self.warnings],
                 "provider": response.provider.as_record(),
-            },
-            option=orjson.OPT_APPEND_NEWLINE,
+            }
         )
 
 

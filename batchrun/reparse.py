@@ -173,7 +173,7 @@ class _Reparser:
         mode = extraction["mode"] if isinstance(extraction, dict) else asked
         verdict = self._judge.judge(response.text, mode, response.arguments)
         if verdict.problem is not None:
-            return EndpointError(ErrorKind.INVALID_OUTPUT, verdict.problem, provider=provider)
+            return EndpointError(verdict.kind, verdict.problem, provider=provider)
         return _Judged(response, verdict.value, verdict.extraction)
 
     def _differs(self, record: dict[str, Any], judged: _Judged) -> bool:

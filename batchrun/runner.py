@@ -18,7 +18,7 @@ from batchrun.items import ItemReader
 from batchrun.knowledge import Knowledge
 from batchrun.lines import InputError, count_items, expand_inputs
 from batchrun.manifest import Manifest
-from batchrun.output import Judge, Schema
+from batchrun.output import Judge, Schema, Verdict
 from batchrun.pace import Pacer, Stopping
 from batchrun.prompts import RequestBuilder, accepted_builders, made_from, recipe_of
 from batchrun.rate import Rate
@@ -60,6 +60,8 @@ _CANARY_PATIENCE_S = 10.0
 _CANARIES = 5
 _MIN_SAMPLE = 20
 _SLOWEST_SHOWN = 3
+#: Judging longer texts than this may take longer than the event loop should be held up.
+_LONG_CHARS = 20_000
 #: So many different warnings are counted each by itself.
 _MAX_WARNINGS = 50
 
@@ -313,7 +315,7 @@ class Runner:
         over = False
         try:
             response = await self._attempt(work)
-            over = self._conclude(work, response)
+            over = await self._conclude(work, response)
         except EndpointError as caught:
             error = caught
             over = not self._retries.worthwhile(error, 1) and self._give_up(work, error)
@@ -336,7 +338,7 @@ class Runner:
                     lambda: self._attempt(work), error, waiting=self._waits(work), started_at=work.started_at
                 )
                 error = None
-                over = self._conclude(work, response)
+                over = await self._conclude(work, response)
         except EndpointError as last:
             self._give_up(work, last)
         except Stopping:
@@ -373,11 +375,11 @@ class Runner:
         self._notes.append(words)
         self._observer.notice("learned", words)
 
-    def _conclude(self, work: Work, response: Response) -> bool:
+    async def _conclude(self, work: Work, response: Response) -> bool:
         """Judge a response and record what it is; False if it goes back to the model once more."""
         if "x-simulated" in response.provider.headers:
             self._simulated = True
-        verdict = self._judge.judge(response.text, self._compiler.mode(work.way or Way()), response.arguments)
+        verdict = await self._judged(response, self._compiler.mode(work.way or Way()))
         if verdict.problem is None:
             self._succeed(work, response, verdict.value, verdict.extraction)
             return True
@@ -389,9 +391,19 @@ class Runner:
             work.request = self._builder.reask(work.request, said, verdict.problem)
             work.key = self._idempotency_key(work.item, work.request)
             return False
-        error = EndpointError(ErrorKind.INVALID_OUTPUT, verdict.problem, provider=response.provider)
+        error = EndpointError(verdict.kind, verdict.problem, provider=response.provider)
         self._give_up(work, error)
         return True
+
+    async def _judged(self, response: Response, mode: str) -> Verdict:
+        """Judge a response; a long one in a thread, so that the others do not wait for it."""
+        arguments = (response.text, mode, response.arguments)
+        if self._schema is None or len(response.arguments or response.text or "") < _LONG_CHARS:
+            return self._judge.judge(*arguments)
+        try:
+            return await asyncio.to_thread(self._judge.judge, *arguments)
+        except asyncio.CancelledError:  # what was answered and paid for is written, whatever else is broken off
+            return self._judge.judge(*arguments)
 
     def _succeed(self, work: Work, response: Response, output: Any, extraction: Any) -> None:
         for warning in response.warnings:

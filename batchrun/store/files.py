@@ -19,6 +19,7 @@ _PRIVATE = 0o600
 _CHUNK_BYTES = 1 << 20
 #: How a record begins: id and line, then for a failure its error, which is never nested.
 _HEAD = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*","line":\d+,("error":\{(?:"(?:[^"\\]|\\.)*"|[^"{}])*\},)?')
+_LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{19}")
 #: What a record of ours has beside its id; foreign lines have not.
 _MARKS = ({"fingerprint", "provider"}, {"error", "input"})
 
@@ -187,7 +188,8 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         raise StoreError(f"{path}: there is no such file")
     for number, (line, record) in enumerate(read_lines(path), 1):
         if record is not None:
-            yield record
+            # The fast reader makes floats of whole numbers over 64 bits.
+            yield json.loads(line, parse_int=_integer) if _LONG_NUMBER.search(line) else record
         elif line.endswith(b"\n"):
             raise StoreError(f"{path}:{number}: not a record of batchrun")
 

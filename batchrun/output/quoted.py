@@ -1,0 +1,197 @@
+"""Strings in quotes: where they end, and what is written in them.
+
+A quote ends a string only if what follows fits (`signs.Place`); the others are text. Quotes come in pairs: where those
+that were taken for text do not, the string could end at two places, and is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchrun.output.quotes import CLOSERS, NESTING
+from batchrun.output.signs import AmbiguousError, BrokenError, CutOffError
+from batchrun.records import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchrun.output.signs import Budget, Place
+
+_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[\s\S]|\Z)")
+_PATH = re.compile(r"(?:[A-Za-z]:\\|\\\\|\.{1,2}\\|%\w+%\\)")
+#: Commands of LaTeX that begin like an escape of JSON.
+_COMMANDS = re.compile(
+    r"\\(?:b(?:eta|egin|ar|inom|ig|igg|ullet|oldsymbol|f|ot|ox|eth|ecause|mod|oxed|reve)|f(?:rac|orall|lat|box|rown)"
+    r"|n(?:eq?|abla|u|ot|otin|eg|i|mid|parallel|leq|geq|exists|rightarrow|subseteq)"
+    r"|r(?:ight|ho|angle|ightarrow|Rightarrow|floor|ceil|m)"
+    r"|t(?:heta|imes|ext|au|an|anh|o|op|riangle|frac|ilde|herefore|extbf|extit|extrm))(?![a-z])"
+)
+_LONGEST_KEY = 300
+_KINDS = {"\n": "raw_newline", "\r": "raw_newline", "\t": "raw_tab"}
+
+
+@dataclass(slots=True)
+class _Inside:
+    """What was seen inside of a string so far: pairs that are open, and where quotes like its own stand as text."""
+
+    begin: int
+    opener: str
+    closers: str
+    nested: int = 0
+    quotes: list[int] = field(default_factory=list)
+
+
+class QuotedReader:
+    """Reads the strings of one text."""
+
+    def __init__(self, text: str, budget: Budget, place: Place, note: Callable[[str], None]) -> None:
+        self._text, self._budget, self._place, self._note = text, budget, place, note
+
+    def read(self, start: int) -> tuple[str, int]:
+        """Read the string whose quote stands at a place; give it and where it ends.
+
+        Raises `CutOffError` if it does not end, `AmbiguousError` if it may end at two places.
+        """
+        text = self._text
+        opener = text[start]
+        self._place.begin = start + 1
+        end, inner = self._end(start + 1, opener)
+        if not text[end + 1 : end + 200].strip() and end + 200 >= len(text):
+            raise CutOffError(start)  # a string is never the last of a document
+        raw = text[start + 1 : end]
+        if inner:
+            self._check_pairs(raw, inner, start)
+            self._note("unescaped_quote")
+        self._note_quotes(opener, text[end])
+        return self._decoded(raw, opener), end + 1
+
+    def _note_quotes(self, opener: str, closer: str) -> None:
+        if opener in "'`":
+            self._note("single_quotes")
+        elif opener != '"' or closer != '"':
+            self._note("full_width_punctuation")
+
+    def _end(self, begin: int, opener: str) -> tuple[int, list[int]]:
+        """Find the quote that closes a string; give where it stands, and where quotes like it stand as text."""
+        text, is_key = self._text, self._place.context == "key"
+        inside = _Inside(begin, opener, CLOSERS[opener])
+        stop, at = _STOPS[opener], begin
+        while True:
+            found = stop.search(text, at)
+            if found is None or (is_key and found.start() - begin > _LONGEST_KEY):
+                raise self._endless(inside, is_key=is_key, is_cut=found is None)
+            self._budget.spend()
+            at = found.end()
+            sign = found.group()
+            if sign[0] == "\\":
+                # The last backslash of a Windows path does not escape the quote after it.
+                if sign[1:] and sign[1:] in inside.closers and _PATH.match(text, begin) and self._place.fits(at):
+                    return at - 1, inside.quotes
+            elif sign < " ":
+                self._note(_KINDS.get(sign, "raw_control_character"))
+            elif self._closes(sign, found.start(), inside):
+                return found.start(), inside.quotes
+
+    def _closes(self, sign: str, here: int, inside: _Inside) -> bool:
+        """Tell whether a quote closes the string; if not, take it for text."""
+        fits = self._place.fits
+        if sign in NESTING and not (sign in inside.closers and inside.nested == 0 and fits(here + 1)):
+            inside.nested += 1
+        elif inside.nested and sign in "”’」』":
+            inside.nested -= 1
+        elif sign in inside.closers and fits(here + 1):
+            return True
+        elif inside.nested and sign in "\"'":
+            inside.nested -= 1  # a pair of two kinds
+        elif sign in (inside.opener, inside.closers[0]) and not self._is_apostrophe(sign, here):
+            inside.quotes.append(here)
+        return False
+
+    def _endless(self, inside: _Inside, *, is_key: bool, is_cut: bool) -> ValueError:
+        """Give the error for a string that does not end: it is cut off, or its quotes are in disorder."""
+        text, begin = self._text, inside.begin
+        if is_key and inside.quotes:
+            after = text[inside.quotes[0] + 1 : inside.quotes[0] + 50].lstrip()
+            if after[:1] in tuple(",，、}｝]］;；"):
+                return BrokenError(begin, "no colon after a key")
+        if not is_cut:
+            return BrokenError(begin, "a key that does not end")
+        if inside.quotes and text.rstrip().endswith(("}", "]", "｝", "］", "```")):
+            return AmbiguousError(begin - 1, "quotes that end no string")
+        return CutOffError(begin)
+
+    def _is_apostrophe(self, sign: str, at: int) -> bool:
+        around = self._text[at - 1 : at] + self._text[at + 1 : at + 2]
+        return sign in "'’" and len(around) == 2 and around.isalpha() and around.isascii()
+
+    def _check_pairs(self, raw: str, inner: list[int], start: int) -> None:
+        text = self._text
+        paired = [at for at in inner if not text[at - 1].isdigit()]  # 15.6" is a measure
+        looks_whole = raw.lstrip().startswith(("{", "[")) and raw.rstrip().endswith(("}", "]"))
+        if len(inner) % 2 and len(paired) % 2:
+            raise AmbiguousError(start, "quotes inside of a string that are no pairs")
+        if len(inner) % 2 == 0 and not all(
+            _WORDS.search(text, one + 1, other) for one, other in zip(inner[::2], inner[1::2], strict=True)
+        ):
+            raise AmbiguousError(start, "quotes inside of a string with nothing between them")
+        if not looks_whole and _MEMBER_INSIDE.search(raw):
+            raise AmbiguousError(start, "a string that holds what may be a further member")
+
+    def _decoded(self, raw: str, opener: str) -> str:
+        if "\\" not in raw:
+            return readable(raw)
+        is_bad = any(_is_bad(one.group(1), opener) for one in _ESCAPE.finditer(raw))
+        is_path = is_bad and _PATH.match(raw) is not None
+
+        def replace(found: re.Match[str]) -> str:
+            self._budget.spend()
+            body = found.group(1)
+            if is_bad and (is_path or _COMMANDS.match(raw, found.start())) and body[:1] in "bfnrtuxU":
+                return found.group()
+            if body[:1] == "u" and len(body) == 5:
+                return chr(int(body[1:], 16))
+            if body in _ESCAPES:
+                return _ESCAPES[body]
+            if body[:1] in "'’" and body:
+                self._note("bad_escape")
+                return body
+            if opener in "'`" and body[:1] == "x" and len(body) == 3:
+                return chr(int(body[1:], 16))
+            self._note("bad_escape")
+            return found.group()
+
+        decoded = _ESCAPE.sub(replace, raw)
+        if is_bad:
+            self._note("bad_escape")
+        kept = readable(decoded)
+        if kept != decoded and "\ufffd" in kept:
+            self._note("lone_surrogate")
+        return kept
+
+
+_WORDS = re.compile(r"[^\W_]|[?？!！%@#&*+=<>/…—-]")
+#: Inside of a string: what looks like the end of another one, a key and a colon.
+_MEMBER_INSIDE = re.compile(r"[\",]\s*\"[^\"\n]{1,60}\"\s*:")
+
+
+def _is_bad(body: str, opener: str) -> bool:
+    return not (body in _ESCAPES or (body[:1] == "u" and len(body) == 5) or (body == "'" or opener in "'`"))
+
+
+def _stop_at(opener: str) -> re.Pattern[str]:
+    signs = set(CLOSERS[opener]) | {opener} | set(NESTING) & set("“„‘" if opener in "\"“”＂'‘’" else opener)
+    if "“" in signs:
+        signs.add("”")
+    if "‘" in signs:
+        signs.add("’")
+    if opener not in "'‘’":
+        signs -= {"‘", "’"}
+    else:
+        signs -= {"“", "”", "„"}
+    return re.compile(r"\\[\s\S]|\\\Z|[" + re.escape("".join(sorted(signs))) + r"\x00-\x1f]")
+
+
+_STOPS = {opener: _stop_at(opener) for opener in CLOSERS}
