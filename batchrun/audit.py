@@ -204,7 +204,8 @@ class _Auditor:
         if self._found is None:
             return None
         job, manifest = self._located.job, self._located.manifest
-        schema = Schema.load(job.structured.schema).text if job.structured.schema else None
+        compiled = Schema.of(job.structured)
+        schema = compiled.text if compiled else None
         accepted = accepted_builders(job, schema, list(manifest.get("accepted") or []))
         builders = [RequestBuilder(job, schema), *accepted]
         return Changes(self._found.index, recipe_of(made_from(job, schema)), builders)

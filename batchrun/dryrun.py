@@ -67,7 +67,7 @@ class DryRun:
 
 def dry_run(job: Job, limit: int | None = None) -> DryRun:
     """Read and render every item of a job. Raises `JobError` or `InputError`; the key is not needed."""
-    schema = Schema.load(job.structured.schema) if job.structured.schema else None
+    schema = Schema.of(job.structured)
     text = schema.text if schema else None
     variables = environment(job)
     knowledge = Knowledge(fill(job, variables), target_of(job), text, variables)

@@ -73,7 +73,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Structured:
-    """JSON output: the schema it must obey, how it is asked for, how often an invalid one is sent back."""
+    """JSON output: the schema it must obey, how it is asked for, how often an invalid one is sent back.
+
+    Without a schema the modes `json_object` and `prompt` ask for any object, and for any object or array.
+    """
 
     schema: Path | None = None
     mode: Literal["auto", "json_schema", "tool", "json_object", "prompt"] = "auto"
@@ -503,7 +506,7 @@ def _impossible(job: Job) -> list[_Problem]:
             problems.append(("endpoint.model", f"endpoint.model is still the placeholder {PLACEHOLDER_MODEL}; {words}"))
     if len(job.input) > 1 and "-" in job.input:
         problems.append(("input", 'input: "-" (standard input) cannot be combined with files'))
-    if job.structured.mode != "auto" and job.structured.schema is None:
+    if job.structured.mode in ("json_schema", "tool") and job.structured.schema is None:
         words = f'structured.mode = "{job.structured.mode}" needs structured.schema'
         problems.append(("structured.mode", words))
     if not _usable_encoding(job.encoding):

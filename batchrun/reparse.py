@@ -84,7 +84,7 @@ def reparse(located: Located) -> Reparsed:
 class _Reparser:
     def __init__(self, located: Located, store: RunDirectory) -> None:
         self._job, self._store, self._manifest = located.job, store, located.manifest
-        schema = Schema.load(self._job.structured.schema) if self._job.structured.schema else None
+        schema = Schema.of(self._job.structured)
         text = schema.text if schema else None
         self._judge = Judge(schema)
         endpoint = self._job.endpoint

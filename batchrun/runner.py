@@ -81,7 +81,7 @@ class Runner:
         self._observer = observer
         self._limit = limit
         self._rng = rng or random.Random()
-        self._schema = Schema.load(job.structured.schema) if job.structured.schema else None
+        self._schema = Schema.of(job.structured)
         schema = self._schema.text if self._schema else None
         self._on_change: OnChange = on_change
         self._retry = retry
@@ -383,15 +383,16 @@ class Runner:
         if verdict.problem is None:
             self._succeed(work, response, verdict.value, verdict.extraction)
             return True
+        error = EndpointError(verdict.kind, verdict.problem, provider=response.provider)
         said = response.arguments or response.text
         if work.reasks < self.job.structured.reask and said is not None:
             work.reasks += 1
             self._tally.reasks += 1
+            self._store.add_reasked(Failure.of_item(work.item, error, attempts=work.attempts, usage=work.usage))
             self._store.attempt_ended(work.item)
             work.request = self._builder.reask(work.request, said, verdict.problem)
             work.key = self._idempotency_key(work.item, work.request)
             return False
-        error = EndpointError(verdict.kind, verdict.problem, provider=response.provider)
         self._give_up(work, error)
         return True
 

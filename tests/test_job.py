@@ -238,7 +238,7 @@ def test_a_wrong_type_or_impossible_value_is_named_with_its_line_and_what_was_ex
         ("[endpoint]\nbase_url = 'https://x/\\tv1'", "endpoint.base_url", None),
         ("[endpoint]\nbase_url = 'https://x'\nsimulate = 'openai'", "endpoint.simulate", "exclude each other"),
         ("[endpoint]\nbase_url = 'https://x'\nmodel = 'YOUR_MODEL_ID'", "endpoint.model", "still the placeholder"),
-        ("[structured]\nmode = 'json_object'", "structured.mode", "needs structured.schema"),
+        ("[structured]\nmode = 'tool'", "structured.mode", "needs structured.schema"),
         ("[params]\nmessages = []", "params.messages", "set by batchrun"),
         ("[params]\nstream = true", "params.stream", "set by batchrun"),
     ],

@@ -86,6 +86,7 @@ class Compiler:
         self._reword = reword
         value = orjson.loads(schema) if schema else None
         #: Whether requests climb the ladder: only where the job leaves open how JSON is asked for.
+        self._has_schema = schema is not None
         self._climbs = schema is not None and job.structured.mode == "auto"
         self._mode = "prompt" if job.structured.mode == "auto" else job.structured.mode
         self._of_mode = parameters(self._mode, value) if schema else {}
@@ -588,7 +589,7 @@ class Compiler:
         """Give the structured mode in which the job's own model is asked now, None for a job without schema."""
         if not self._climbs:
             dropped = self._model in self._mode_dropped
-            return ("prompt" if dropped else self._mode) if self._job.structured.schema else None
+            return ("prompt" if dropped else self._mode) if self._has_schema else None
         return mode_of(self._ladder.rung(self._model, self._state(self._model, {**self._params})))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from batchrun.output.labels import Label, label_of, words_before
@@ -39,6 +40,8 @@ _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _MEMBER_AFTER = re.compile(r"\s*[,，]?\s*\"[^\"\n{}]{1,100}\"\s*[:：]")
 #: Before a bracket, this makes it the value of a key whose own bracket is lost.
 _KEY_BEFORE = re.compile(r"[\"”]\s*:\s*\Z")
+#: A line of words after JSON.
+_WORDS_AGAIN = re.compile(r"\n(?=[^\W\d_][^\"{}\[\]\n]{2,60}[:：]?[ \t]*\n)|\n(?=[^\W\d_][^\"{}\[\]\n]{2,60}[:：])")
 _BRACKETS = re.compile(r"[{}\[\]｛｝［］]")
 _CITING = re.compile(
     r"(?:见|参考|文献|参阅|引用|引|注|图|表|式|章|节|页|如|第|脚注|来源|出处|间|于|集合|数组|下标|索引|[A-Za-z0-9_)\]])\s*\Z"
@@ -51,6 +54,8 @@ _THOUGHT_TAG = re.compile(
     rf"|(?P<close></(?:{_THOUGHT_NAMES})>|◁/think▷|\[/THINK\]|<\|(?:end_of_thought|end_thinking)\|>)",
     re.IGNORECASE,
 )
+#: So many tags are looked at closely.
+_LOOKS = 50
 _AFTER_THOUGHTS = re.compile(r"[ \t]*(?:\n|\r|[{\[`<｛]|\Z)")
 
 
@@ -101,13 +106,19 @@ def after_thoughts(text: str) -> str | None:
 
     Tags inside of a line are text that speaks of them.
     """
-    begin = 0
+    begin = looks = 0
     opened: int | None = None
+    mentioned = False
     for tag in _THOUGHT_TAG.finditer(text):
         if tag.lastgroup == "open":
+            if opened is None and (looks := looks + 1) < _LOOKS and _is_in_brackets(text, begin, tag.start()):
+                mentioned = True
+                continue
             opened = tag.start() if opened is None else opened
             continue
-        if opened is not None:
+        if mentioned and opened is None:
+            mentioned, is_end = False, False
+        elif opened is not None:
             is_end = _starts_line(text, opened, begin)
         else:
             is_end = begin == 0 and (
@@ -118,6 +129,10 @@ def after_thoughts(text: str) -> str | None:
     if opened is not None and _starts_line(text, opened, begin):
         return None
     return text[begin:] if begin else text
+
+
+def _is_in_brackets(text: str, begin: int, at: int) -> bool:
+    return text.count("{", begin, at) > text.count("}", begin, at)
 
 
 def _starts_line(text: str, at: int, begin: int) -> bool:
@@ -134,6 +149,8 @@ class Finder:
         #: The mark of the fence that is open, where its content ends, and whether JSON is expected in it.
         self._fence: str | None = None
         self._fence_end = 0
+        #: The next mark that closes each kind of fence.
+        self._closings: dict[str, re.Match[str] | None] = {}
         self._has_entities: bool | None = None
         self._fence_holds_json = False
 
@@ -173,9 +190,14 @@ class Finder:
         self._fence = mark
         self._fence_holds_json = name in _JSON_LANGUAGES or not name.isalpha()
         self._fence_begin = language.end() if language and name in _JSON_LANGUAGES else end
-        closing = re.compile(rf"{re.escape(mark[0])}{{{len(mark)},}}").search(self._text, end)
-        self._fence_end = closing.start() if closing else len(self._text)
+        closing = self._closing_after(mark, end)
+        self._fence_end = closing.start("mark") if closing else len(self._text)
         return self._fence_begin
+
+    def _closing_after(self, mark: str, end: int) -> re.Match[str] | None:
+        if mark not in self._closings or ((known := self._closings[mark]) is not None and known.start() < end - 1):
+            self._closings[mark] = _closing(mark).search(self._text, end)
+        return self._closings[mark]
 
     # --- one bracket ---
 
@@ -246,17 +268,24 @@ class Finder:
 
     def _cut(self, start: int, looks_like_json: bool) -> int:
         rest = self._text[start + 1 :]
-        if looks_like_json or not rest.strip(SPACE + "{[") or rest.lstrip(SPACE)[:1] in '"“{':
+        if not looks_like_json and self._reader.has_bare_key:
+            looks_like_json = self._is_named(start, len(self._text))
+        if looks_like_json or not rest.strip(SPACE + "{["):
             candidate = self._make(start, len(self._text), None, ())
-            label = candidate.label_in(self._text)
-            if label is Label.NONE or label is Label.FINAL or not rest.rstrip().endswith(("}", "]")):
-                self._found.is_cut_off = True
+            if candidate.label_in(self._text) in (Label.EXAMPLE, Label.DRAFT):
+                found = _WORDS_AGAIN.search(self._text, start)
+                if found is not None:  # it was cut off before, and the answer goes on
+                    return found.start()
+            self._found.is_cut_off = True
         return start + 1
 
     def _broken(self, start: int, problem: str) -> int:
         end = self._balanced_end(start)
         candidate = self._make(start, end, None, ())
         candidate.problem = problem
+        if end == len(self._text) and candidate.label_in(self._text) in (Label.EXAMPLE, Label.DRAFT):
+            found = _WORDS_AGAIN.search(self._text, start)
+            end = candidate.end = found.start() if found is not None else end
         self._found.candidates.append(candidate)
         return end
 
@@ -341,6 +370,12 @@ class Finder:
         if _NAMING.search(text, line, start) is not None or line == start:
             return True
         return not text[end : end + 20].strip(SPACE) and text[start - 1 : start] in SPACE
+
+
+@lru_cache(maxsize=16)
+def _closing(mark: str) -> re.Pattern[str]:
+    """Match the mark that closes a fence: on a line of its own or after a bracket; in a string there may be others."""
+    return re.compile(rf"(?:\n[ \t>]*|[}}\]｝］][ \t]*)(?P<mark>{mark[0]}{{{len(mark)},}})(?!\w)")
 
 
 #: What is wrong with a candidate in a fence that was closed before it.

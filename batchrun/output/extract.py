@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrun.output.candidates import CUT_IN_FENCE, Candidate, Finder, after_thoughts, scalar_in_fence
-from batchrun.output.labels import Label, is_alternative, is_enumerated, is_only_a_draft
+from batchrun.output.labels import Label, is_alternative, is_enumerated, is_only_a_draft, is_series, is_withdrawn
 from batchrun.output.signs import SPACE, Budget, BudgetError
 from batchrun.output.strict import NotJsonError, UnkeepableError, loads, same
-from batchrun.records import ErrorKind
+from batchrun.records import ErrorKind, readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def extract_value(text: str, schema: Validator | None, *, as_arguments: bool = F
 
     Never raises: a text that is too large or too damaged is a failure as well.
     """
-    stripped = text.strip(SPACE)
+    stripped = readable(text).strip(SPACE)
     if not stripped:
         return Extracted(kind=ErrorKind.EMPTY_OUTPUT, problem="the answer is empty")
     try:
@@ -256,7 +256,9 @@ class _Extraction:
                 if one.problem == CUT_IN_FENCE:
                     return _cut_off()
                 return _failed(f"broken JSON after another piece of JSON: {one.problem}")
-        others = [one for one in pool if not same(one.value, chosen.value)]
+        if is_withdrawn(text[chosen.end : chosen.end + 200]):
+            return _failed("the only JSON that fits is taken back after it")
+        others = [one for one in pool if one is not chosen and not same(one.value, chosen.value)]
         if not others:
             return None
         last = others[-1]
@@ -268,7 +270,8 @@ class _Extraction:
         if is_alternative(chosen.between(text)) or is_alternative(last.between(text)):
             return _failed(_SEVERAL)
         before = last.before(text)
-        if is_enumerated(chosen.before(text)) and (is_enumerated(before) or is_enumerated(last.between(text))):
+        is_one_of_several = is_enumerated(before) or is_enumerated(last.between(text))
+        if (is_enumerated(chosen.before(text)) and is_one_of_several) or is_series(before, chosen.before(text)):
             return _failed(_SEVERAL)
         return None
 

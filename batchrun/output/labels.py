@@ -17,19 +17,23 @@ class Label(Enum):
 
 _LINE_MARKS = re.compile(r"(?:`{3,}|~{3,})[\w+-]*[ \t]*\Z")
 _SENTENCE_END = re.compile(r"[。！？!?]+(?=[^。！？!?]*\w)")
-#: A mention of an example that was followed is no label.
+#: A mention of an example that was followed is no label, nor is one that is denied, nor a title.
 _FOLLOWED = re.compile(
+    r"《[^》\n]{0,60}》|(?:不是|并非|而非|不属于|没有|无需|未参考)(?:一个|任何)?(?:格式|输出)?(?:示例|样例|范例|例子|模板|初稿|草稿|草案)"
+    r"|\bnot (?:an?|the) (?:example|sample|template|draft)\b|"
     r"(?:按照?|依照|参照|参考|根据|遵循|仿照|符合|基于|following|based on|according to|per)[^，。,:：\n]{0,12}?"
     r"(?:示例|样例|范例|例子|模板|格式|example|sample|template|format|draft|初稿|草稿|原文|输入|input)",
     re.IGNORECASE,
 )
 _EXAMPLE = re.compile(
-    r"(?:示例|样例|范例|例子|例如|比如|譬如|举例|举个例|模板(?!变量|渲染|内容|引擎)|格式为|格式应|格式要求|占位)(?=.{0,14}\Z)"
+    r"(?:示例|样例|范例|例子|例如|比如|譬如|举例|举个例|模板(?!变量|渲染|内容|引擎)|格式为|格式应|格式要求|格式说明|占位|勿当)(?=.{0,14}\Z)"
+    r"|(?:如果|若是|若|假如|倘若|万一|否则)(?=[^。！？\n]{0,60}(?:返回|输出|填写?|写成?|记为|应为|则为))"
+    r"|\b(?:if|when|otherwise)\b(?=[^.!?\n`(){}]{0,60}\b(?:return|output|respond|reply|use)\b)"
     r"|\b(?:examples?|e\.g|sample|template|for instance|placeholder)\b(?=.{0,36}\Z)",
     re.IGNORECASE,
 )
 _DRAFT = re.compile(
-    r"初稿|草稿|草案|初步|初版|第一版|第一次|初次|修改前|更正前|修正前|旧版|旧的|原来的|之前的|一开始|有误|错误的|不正确|不对|废弃|作废|仅供(?:参考|对照)"
+    r"初稿|草稿|草案|初步|初版|第一版|第一次|初次|修改前|更正前|修正前|旧版|旧的|原来的|之前的|一开始|有误|错误的|不正确|不对|废弃|作废|截断|中断|不完整|待(?:校对|处理|分析|修正|标注|审核|清洗)|(?:提供|给出|输入|发来|粘贴)的|仅供(?:参考|对照)"
     r"|\bdraft\b|\binitial(?:ly)?\b|\bfirst (?:attempt|version|try|pass)\b|\bpreliminary\b"
     r"|\bwrong\b|\bincorrect\b|\bprevious\b"
     r"|\binput\b|输入(?:数据|为|如下|：|:)|原始(?:数据|输入|文本)",
@@ -55,6 +59,12 @@ _AFTERWARDS_EN = re.compile(
 _ALTERNATIVE = re.compile(
     r"或者|或是|\A\W*或\W*\Z|要么|也可以|也可能|也有可能|另一种|另一个可能|另有|备选|方案\s*[一二三四五\dA-D]|选项\s*[一二三四五\dA-D]|版本\s*[一二三四五\dA-D]|[A-D一二三四五甲乙]\s*(?:版本?|方案|选项)|两者都|都可以|均可|任选"
     r"|可能(?:性|结果|的)|之一|二选一|\bor\b|\balternative(?:ly)?\b|\beither\b|\boption\b|\bpossib",
+    re.IGNORECASE,
+)
+_ORDINAL = re.compile(r"[一二三四五六七八九十\d甲乙丙丁①②③④⑤⑥⑦⑧⑨⑩]+|(?<![A-Za-z])[A-D](?![A-Za-z])")
+_WITHDRAWN = re.compile(
+    r"(?:上面|以上|上述|前面|刚才|之前)[^。！？\n{}\[\]]{0,14}(?:有误|错误|不对|不正确|作废|忽略|无效|撤回|不可用|不成立)"
+    r"|\b(?:ignore|disregard) the (?:above|previous)\b|\bthe above (?:is|was) (?:wrong|incorrect|invalid)\b",
     re.IGNORECASE,
 )
 _NUMBER = r"[一二三四五六七八九十两\d①②③④⑤⑥⑦⑧⑨⑩]+"
@@ -101,6 +111,17 @@ def is_only_a_draft(before: str, after: str) -> bool:
 def is_alternative(between: str) -> bool:
     """Tell whether words join what stands before and after them as two possibilities."""
     return _ALTERNATIVE.search(between[-200:]) is not None
+
+
+def is_series(one: str, other: str) -> bool:
+    """Tell whether the words before two pieces of JSON differ in nothing but a number."""
+    series = _ORDINAL.sub("#", one)
+    return "#" in series and one != other and series == _ORDINAL.sub("#", other)
+
+
+def is_withdrawn(after: str) -> bool:
+    """Tell whether the words after a piece of JSON take it back."""
+    return _WITHDRAWN.search(after) is not None
 
 
 def is_enumerated(before: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from batchrun.output.quotes import CLOSERS, NESTING
 from batchrun.output.signs import AmbiguousError, BrokenError, CutOffError
+from batchrun.output.strict import scan
 from batchrun.records import readable
 
 if TYPE_CHECKING:
@@ -29,18 +30,22 @@ _COMMANDS = re.compile(
     r"|r(?:ight|ho|angle|ightarrow|Rightarrow|floor|ceil|m)"
     r"|t(?:heta|imes|ext|au|an|anh|o|op|riangle|frac|ilde|herefore|extbf|extit|extrm))(?![a-z])"
 )
+_DOCUMENT = re.compile(r"\{\s*\"|\[\s*(?:\{\s*)?\"")
 _LONGEST_KEY = 300
 _KINDS = {"\n": "raw_newline", "\r": "raw_newline", "\t": "raw_tab"}
 
 
 @dataclass(slots=True)
 class _Inside:
-    """What was seen inside of a string so far: pairs that are open, and where quotes like its own stand as text."""
+    """What was seen inside of a string so far: pairs that are open, whether there were any quotes, and where those
+    stand as text that are like its own.
+    """
 
     begin: int
     opener: str
     closers: str
     nested: int = 0
+    has_marks: bool = False
     quotes: list[int] = field(default_factory=list)
 
 
@@ -58,7 +63,7 @@ class QuotedReader:
         text = self._text
         opener = text[start]
         self._place.begin = start + 1
-        end, inner = self._end(start + 1, opener)
+        end, inner = self._end_of_document(start + 1, opener) or self._end(start + 1, opener)
         if not text[end + 1 : end + 200].strip() and end + 200 >= len(text):
             raise CutOffError(start)  # a string is never the last of a document
         raw = text[start + 1 : end]
@@ -73,6 +78,21 @@ class QuotedReader:
             self._note("single_quotes")
         elif opener != '"' or closer != '"':
             self._note("full_width_punctuation")
+
+    def _end_of_document(self, begin: int, opener: str) -> tuple[int, list[int]] | None:
+        """Find the quote after a JSON document that stands in a string without escapes; None if there is none."""
+        text = self._text
+        if _DOCUMENT.match(text, begin) is None or self._place.context == "key":
+            return None
+        self._budget.spend(5)
+        try:
+            end = scan(text, begin)[1]
+        except ValueError:
+            return None
+        if text[end : end + 1] != opener or not self._place.fits(end + 1):
+            return None
+        self._note("unescaped_quote")
+        return end, []
 
     def _end(self, begin: int, opener: str) -> tuple[int, list[int]]:
         """Find the quote that closes a string; give where it stands, and where quotes like it stand as text."""
@@ -90,6 +110,9 @@ class QuotedReader:
                 # The last backslash of a Windows path does not escape the quote after it.
                 if sign[1:] and sign[1:] in inside.closers and _PATH.match(text, begin) and self._place.fits(at):
                     return at - 1, inside.quotes
+            elif sign == opener == '"' and not inside.nested and text[at : at + 1].isalnum():
+                inside.has_marks = True
+                inside.quotes.append(at - 1)  # no string ends before a letter
             elif sign < " ":
                 self._note(_KINDS.get(sign, "raw_control_character"))
             elif self._closes(sign, found.start(), inside):
@@ -98,11 +121,12 @@ class QuotedReader:
     def _closes(self, sign: str, here: int, inside: _Inside) -> bool:
         """Tell whether a quote closes the string; if not, take it for text."""
         fits = self._place.fits
+        inside.has_marks = True
         if sign in NESTING and not (sign in inside.closers and inside.nested == 0 and fits(here + 1)):
             inside.nested += 1
         elif inside.nested and sign in "”’」』":
             inside.nested -= 1
-        elif sign in inside.closers and fits(here + 1):
+        elif sign in inside.closers and fits(here + 1, is_paired=len(inside.quotes) % 2 == 0):
             return True
         elif inside.nested and sign in "\"'":
             inside.nested -= 1  # a pair of two kinds
@@ -119,7 +143,7 @@ class QuotedReader:
                 return BrokenError(begin, "no colon after a key")
         if not is_cut:
             return BrokenError(begin, "a key that does not end")
-        if inside.quotes and text.rstrip().endswith(("}", "]", "｝", "］", "```")):
+        if inside.has_marks and text.rstrip().endswith(("}", "]", "｝", "］", "```")):
             return AmbiguousError(begin - 1, "quotes that end no string")
         return CutOffError(begin)
 

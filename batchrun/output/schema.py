@@ -11,7 +11,11 @@ from batchrun.job import JobError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from batchrun.job import Structured
+
 _SHOWN_ERRORS = 5
+#: What a mode says of the outputs of a job without a schema.
+_OF_MODE = {"json_object": b'{"type": "object"}', "prompt": b'{"type": ["object", "array"]}'}
 _SHOWN_CHARS = 300
 
 
@@ -45,6 +49,14 @@ class Schema:
             return cls(path.read_bytes(), str(path))
         except OSError as error:
             raise JobError(f"structured.schema: {path}: cannot be read: {error.strerror}") from error
+
+    @classmethod
+    def of(cls, structured: Structured) -> Schema | None:
+        """Give the schema of a job's outputs: its own, or one that says no more than its mode does; None for text."""
+        if structured.schema is not None:
+            return cls.load(structured.schema)
+        text = _OF_MODE.get(structured.mode)
+        return cls(text) if text is not None else None
 
     def errors(self, value: Any) -> list[str]:
         """Give what is wrong with a value, at most five findings, each with its path; empty if it is valid."""

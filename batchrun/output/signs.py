@@ -28,7 +28,10 @@ _BARE = rf"(?:[^{_MARKS}0-9][^{_MARKS}\-.]{{0,60}}(?:[\-.][^{_MARKS}]{{1,60}}){{
 BARE_KEY = re.compile(rf"({_BARE}|[0-9]{{1,18}}){_SPACE}(?=[:：]|=>|=(?!=))")
 _QUOTED_KEY = re.compile(rf"[\"“”'‘’「『＂`][^\"“”\n{{}}「」]{{0,100}}[\"”“'’」』＂`]{_SPACE}(?:[:：]|=>)")
 _WORD_KEY = re.compile(rf"{_BARE}{_SPACE}[:：](?!//)")
-_CUT_KEY = re.compile(r"[\"“”'‘’「『＂`][^\"“”\n{}「」]{0,100}\Z")
+_WORD_KEY_AND_VALUE = re.compile(
+    rf"{_BARE}{_SPACE}[:：]{_SPACE}(?:[\"'“{{\[]|-?[0-9]|(?:true|false|null|True|False|None)\b)"
+)
+_CUT_KEY = re.compile(r"[\"“”'‘’「『＂`][^\"“”\n{}「」]{0,100}(?:[\"”’」『＂`]\s{0,99})?\Z")
 _ELEMENT = re.compile(r"[\"“'‘「『＂`{\[｛［(\d０-９+\-]|(?:true|false|null|True|False|None)\b")
 _BARE_ELEMENT = re.compile(r"[^\"“”'「」{}\[\]:：,，\n]{1,60}[,，\]］\n]")
 _WHOLE_STRING = re.compile(rf"\"[^\"\n]{{0,300}}\"(?:{_SPACE}[,，\]］]|[ \t]+\")")
@@ -122,8 +125,11 @@ class Place:
 
     # --- may a string end here? ---
 
-    def fits(self, after: int) -> bool:
-        """Tell whether what stands after a quote fits the end of the string that is being read."""
+    def fits(self, after: int, *, is_paired: bool = True) -> bool:
+        """Tell whether what stands after a quote fits the end of the string that is being read.
+
+        Where the quotes that were taken for text so far are no pairs, only what is syntax beyond doubt fits.
+        """
         self._budget.spend()
         if self.context == "key":
             return COLON.match(self._text, _SPACES.match(self._text, after).end()) is not None  # type: ignore[union-attr]
@@ -134,7 +140,7 @@ class Place:
         if sign in ")）":
             return self._closers()[-1] == ")"
         if sign in COMMAS:
-            return self._fits_comma(at)
+            return self._fits_comma(at, is_paired=is_paired)
         if sign == "+" and _JOIN.match(self._text, at):
             return True
         return self._fits_without_comma(after, at)
@@ -161,7 +167,7 @@ class Place:
             return True
         return _LATER_END.match(text, at + 1) is None
 
-    def _fits_comma(self, at: int) -> bool:
+    def _fits_comma(self, at: int, *, is_paired: bool) -> bool:
         text = self._text
         after = self._past(at + 1)
         sign = text[after : after + 1]
@@ -172,14 +178,16 @@ class Place:
         if text.startswith(("...", "…"), after):
             return text[at] == ","
         if self.context == "member":
-            if _QUOTED_KEY.match(text, after) or _CUT_KEY.match(text, after):
+            if _QUOTED_KEY.match(text, after) or (is_paired and _CUT_KEY.match(text, after)):
                 return True
-            return (self.bare_keys or "\n" in text[at:after]) and _WORD_KEY.match(text, after) is not None
+            if self.bare_keys or "\n" in text[at:after]:
+                return _WORD_KEY.match(text, after) is not None
+            return is_paired and text[at] == "," and _WORD_KEY_AND_VALUE.match(text, after) is not None
         if text[at] == ",":
             if _ELEMENT.match(text, after):
                 return True
             return "\n" in text[at:after] or _BARE_ELEMENT.match(text, after) is not None
-        return text[after] in CLOSERS or text[after] in "{[｛［" or "\n" in text[at:after]
+        return is_paired and (text[after] in CLOSERS or text[after] in "{[｛［" or "\n" in text[at:after])
 
     def _fits_without_comma(self, after: int, at: int) -> bool:
         text = self._text

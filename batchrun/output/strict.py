@@ -8,23 +8,23 @@ UTF-8 file can hold it.
 from __future__ import annotations
 
 import json
-import math
-import re
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from batchrun.records import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: A value nested deeper than this cannot be written into a record by every reader.
-MAX_DEPTH = 200
+#: A value nested deeper than this is not kept: there are readers of JSON that stop at 255.
+MAX_DEPTH = 254
 #: The whole numbers of more digits that Python reads take quadratic time.
 MAX_DIGITS = 4_000
 
-_HUGE = re.compile(r"[eE]\+?[0-9]{3}|(?<![0-9])[0-9]{309}")
-
-
+_WINDOW = 2_000
+#: An escape, a literal or a number that the end of a window cuts is found to be wrong so many characters before it.
+_LONGEST_TOKEN = 16
 _TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 
 
@@ -41,28 +41,43 @@ def loads(text: str) -> Any:
 
     Raises `NotJsonError` where it is none, `UnkeepableError` where it cannot be kept.
     """
-    value, end = scan(text, 0)
+    try:
+        value, end = _scanned(text)
+    except json.JSONDecodeError as error:
+        raise NotJsonError(error.msg) from error
     if end != len(text):
         raise NotJsonError("more follows after the value")
-    return value
+    return _checked(value, text)
 
 
 def scan(text: str, start: int) -> tuple[Any, int]:
-    """Read the JSON value that starts at a place; give it and where it ends. Raises as `loads` does."""
-    try:
-        if _HUGE.search(text, start):
-            value, end = _SCAN_CHECKED(text, start)
+    """Read the object or array that starts at a place; give it and where it ends. Raises as `loads` does."""
+    # The scanner's errors count lines from the beginning of what it gets, so it gets no more than it needs.
+    size = _WINDOW
+    while True:
+        window = text[start : start + size]
+        try:
+            value, end = _scanned(window)
+        except json.JSONDecodeError as error:
+            is_cut = error.msg.startswith("Unterminated") or error.pos + _LONGEST_TOKEN >= size
+            if not is_cut or start + size >= len(text):
+                raise NotJsonError(error.msg) from error
+            size *= 16
         else:
-            value, end = _SCAN(text, start)
+            return _checked(value, window[:end]), start + end
+
+
+def _scanned(text: str) -> tuple[Any, int]:
+    try:
+        return _SCAN(text, 0)
     except StopIteration as missing:
-        raise NotJsonError("a value is missing") from missing
-    except json.JSONDecodeError as error:
-        raise NotJsonError(error.msg) from error
+        raise json.JSONDecodeError("a value is missing", "", missing.value) from missing
     except RecursionError:
         raise UnkeepableError(_TOO_DEEP) from None
-    if isinstance(value, str | dict | list):
-        value = _checked(value, text if end - start == len(text) else text[start:end])
-    return value, end
+    except (json.JSONDecodeError, UnkeepableError):
+        raise
+    except ValueError as error:  # Python reads no whole numbers of more than 4,300 digits: that takes quadratic time
+        raise UnkeepableError("a number of thousands of digits") from error
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,12 +111,14 @@ def whole_number(digits: str) -> int:
 def real_number(text: str) -> float:
     """Read a number with a fraction or an exponent. Raises `UnkeepableError` if it is beyond the range."""
     value = float(text)
-    if math.isinf(value):
+    if value - value != 0:  # infinite
         raise UnkeepableError(f"the number {text[:40]} is out of the range of a double")
     return value
 
 
 def _checked(value: Any, text: str) -> Any:
+    if not isinstance(value, str | dict | list):
+        return value
     if "\\u" in text or not (text.isascii() or _is_writable(text)):
         value = _readable(value)
     if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(value):
@@ -129,26 +146,25 @@ def _readable(value: Any) -> Any:
 
 
 def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for one in level
-            if isinstance(one, dict | list)
-            for child in (one.values() if isinstance(one, dict) else one)
-        ]
-    return any(isinstance(one, dict | list) for one in level)
+    try:
+        orjson.dumps(value)  # refuses to go deeper than 254 levels, and is faster than going there here
+    except TypeError:
+        level = [value]
+        for _ in range(MAX_DEPTH):
+            level = [
+                child
+                for one in level
+                if isinstance(one, dict | list)
+                for child in (one.values() if isinstance(one, dict) else one)
+            ]
+        return any(isinstance(one, dict | list) for one in level)
+    return False
 
 
 def _refuse(name: str) -> Any:
     raise UnkeepableError(f"{name} is no JSON value")
 
 
-# Where nothing in a text is long or has a large exponent, its numbers need no check, which costs as much as the rest.
-_PLAIN = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse)
-_CHECKED = json.JSONDecoder(
-    object_pairs_hook=unique, parse_constant=_refuse, parse_int=whole_number, parse_float=real_number
-)
-# The decoders' own method would raise for a missing value by counting lines from the beginning of the text.
-_SCAN: Callable[[str, int], tuple[Any, int]] = vars(_PLAIN)["scan_once"]
-_SCAN_CHECKED: Callable[[str, int], tuple[Any, int]] = vars(_CHECKED)["scan_once"]
+_DECODER = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse, parse_float=real_number)
+# The decoder's own method would raise for a missing value by counting lines from the beginning of the text.
+_SCAN: Callable[[str, int], tuple[Any, int]] = vars(_DECODER)["scan_once"]

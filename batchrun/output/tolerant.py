@@ -37,11 +37,13 @@ _NO_VALUES = re.compile(r"[-+]?(?:nan|inf(?:inity)?)\Z", re.IGNORECASE)
 _ELLIPSIS = re.compile(r"\.{3,}|…+|。{3,}|⋯+")
 #: A comment that says so stands for something that was left out.
 _LEFT_OUT = re.compile(
-    r"\.\.\.|…|省略|其余|其他|其它|更多|未列|没有列|不再列|篇幅|待补|待续|未完|类似|同理|以此类推|依此类推|依次类推|略去|此处略"
-    r"|下略|后略|从略|等等|(?<![战策攻忽侵概谋简粗方大])略\W*$"
-    r"|\b(?:more|rest|remaining|etc|omitted|and so on|others?|continue[ds]?|truncated|similar(?:ly)?)\b",
+    r"\.\.\.|…|省略|未列|没有列|不再列|篇幅|待补|待续|未完|类似|同理"
+    r"|以此类推|依此类推|依次类推|略去|此处略|下略|后略|从略|等等|(?<![战策攻忽侵概谋简粗方大省])略\W*$"
+    r"|(?:其余|其他|其它|更多)[^,，]{0,10}(?:略|省|同|相似|一样)|(?:其余|更多)(?:的|项|条|数据|内容|记录|字段|条目|元素|部分)*\W*$"
+    r"|\b(?:more|rest|remaining|etc|omitted|and so on|continue[ds]?|truncated|similar(?:ly)?)\b",
     re.IGNORECASE,
 )
+_NOT_LEFT_OUT = re.compile(r"[不没未无勿非别][^，。,\s]{0,4}省略")
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
 _STRICT_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z")
@@ -61,19 +63,31 @@ _PYTHON_PREFIX = re.compile(r"[urbURB]{1,2}(?=['\"])")
 
 # Members that are not damaged, or damaged everywhere in the same way, are read by one match each.
 _S = r"[ \t\r\n]*+"
-_END = r"(?=}[ \t]*+(?:[,\]}\n\r]|\Z))"
-_KEY = re.compile(rf"{_S}(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)'|([A-Za-z_]\w{{0,60}}+)){_S}(:|：){_S}")
-_MEMBER_STRING = re.compile(
-    rf"\"([^\"\\\x00-\x1f“”]*+)\"{_S}(?:([,，])(?={_S}\"[^\"\\\n“”]{{0,120}}+\"[ \t]*+[:：])|{_END})"
-    rf"|'([^'\"\\\x00-\x1f‘’]*+)'{_S}(?:([,，])(?={_S}'[^'\"\\\n‘’]{{0,120}}+'[ \t]*+[:：])|{_END})"
-)
+_LINES = rf"{_S}(?://[^\n]*+\n{_S})*+"
+_STRING = r"(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)')"
+_NEXT_KEY = r"(?:\"[^\"\\\n“”]{0,120}+\"|'[^'\"\\\n‘’]{0,120}+')[ \t]*+[:：]"
+_NEXT_WORD = r"[^\W\d]\w{0,60}+[ \t]*+[:：](?!//)"
 _SIMPLE = r"(-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,20})?|true|false|null)"
-_MEMBER_OTHER = re.compile(rf"{_SIMPLE}{_S}(?:,(?={_S}[\"'])|(?=}}))")
-_ELEMENT_STRING = re.compile(
-    rf"{_S}(?:\"([^\"\\\x00-\x1f“”]*+)\"{_S}(?:([,，])(?={_S}[\"{{\[])|(?=\][ \t]*+(?:[,\]}}\n\r]|\Z)))"
-    rf"|'([^'\"\\\x00-\x1f‘’]*+)'{_S}(?:([,，])(?={_S}['{{\[])|(?=\][ \t]*+(?:[,\]}}\n\r]|\Z))))"
+_KEY = re.compile(
+    rf"({_LINES})(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)'|([^\W\d]\w{{0,60}}+)){_S}(:|：){_S}"
 )
-_ELEMENT_OTHER = re.compile(rf"{_S}{_SIMPLE}{_S}(?:,|(?=\]))")
+
+
+def _ended(value: str, next_one: str, closer: str) -> re.Pattern[str]:
+    """Match a value with the comma after it, or none where the next one stands in a new line, or before its end."""
+    return re.compile(
+        rf"{value}{_S}(?:([,，])(?={_LINES}(?:{next_one}|{closer}))|(?<=\n)(?={next_one})|(?<=\n )(?={next_one})"
+        rf"|(?={closer}[ \t]*+(?:[,\]}}\n\r]|\Z)))"
+    )
+
+
+_MEMBER_STRING = _ended(_STRING, _NEXT_KEY, "}")
+_MEMBER_OTHER = _ended(_SIMPLE, _NEXT_KEY, "}")
+# The same where keys have no quotes.
+_WORD_STRING = _ended(_STRING, f"(?:{_NEXT_KEY}|{_NEXT_WORD})", "}")
+_WORD_OTHER = _ended(_SIMPLE, f"(?:{_NEXT_KEY}|{_NEXT_WORD})", "}")
+_ELEMENT_STRING = _ended(_S + _STRING, r"[\"'{\[]", r"\]")
+_ELEMENT_OTHER = re.compile(rf"{_S}{_SIMPLE}{_S}(?:([,，])(?={_S}[\"{{\[\]\-0-9tfn])|(?=\]))")
 #: So many parts of a document are tried as strict JSON in vain before the reader takes it that all of it is damaged.
 _TRIALS = 40
 
@@ -115,6 +129,11 @@ class Reader:
         self._quoted = QuotedReader(text, budget, self._place, self._note)
         #: Whether a quoted key or string was read, which prose in brackets does not have; whether any member was.
         self.looks_like_json = self.has_members = self.begins_quoted = False
+
+    @property
+    def has_bare_key(self) -> bool:
+        """Tell whether a key without quotes was read."""
+        return self._place.bare_keys
 
     def read(self, start: int) -> Reading:
         """Read the object or array whose bracket stands at a place."""
@@ -198,46 +217,21 @@ class Reader:
                 found = _KEY.match(text, position) if frame.open else None
                 if found is None:
                     return self._key(frame, position)
-                frame.key = found.group(self._note_key(found))
+                frame.key = self._plain_key(found)
                 position = found.end()
-            found = _MEMBER_STRING.match(text, position)
+            words = self._place.bare_keys
+            found = (_WORD_STRING if words else _MEMBER_STRING).match(text, position)
             if found is not None:
-                self.looks_like_json = True
-                value = found.group(1)
-                if value is None:
-                    self._note("single_quotes")
-                    value = found.group(3)
+                value = self._plain_string(found)
             else:
-                found = _MEMBER_OTHER.match(text, position)
+                found = (_WORD_OTHER if words else _MEMBER_OTHER).match(text, position)
                 if found is None:
                     return self._value(frame, position)
                 value = _plain(found.group(1))
             self._put(frame, value, position)
-            self._budget.spend()
-            position = found.end()
-            sign = text[position - 1]
-            if sign == ",":
-                frame.open = True
-            elif sign == "，":
-                frame.open = True
-                self._note("full_width_punctuation")
-            else:
+            position = self._plain_end(frame, found)
+            if not frame.open:
                 return position
-
-    def _note_key(self, found: re.Match[str]) -> int:
-        """Take note of how a key is spelt; give the group that it is."""
-        if found.group(4) != ":":
-            self._note("full_width_punctuation")
-        if found.group(1) is not None:
-            self.looks_like_json = True
-            return 1
-        if found.group(2) is not None:
-            self.looks_like_json = True
-            self._note("single_quotes")
-            return 2
-        self._place.bare_keys = True
-        self._note("bare_key")
-        return 3
 
     def _element(self, frame: _Frame, position: int) -> int:
         """Read on in an array: elements as long as they are plain, else one element, a comma or its end."""
@@ -245,29 +239,59 @@ class Reader:
         while frame.open:
             found = _ELEMENT_STRING.match(text, position)
             if found is not None:
-                value: Any = found.group(1)
-                if value is None:
-                    self._note("single_quotes")
-                    value = found.group(3)
-                self.looks_like_json = True
+                value = self._plain_string(found)
             else:
                 found = _ELEMENT_OTHER.match(text, position)
                 if found is None:
                     break
                 value = _plain(found.group(1))
             self._put(frame, value, position)
-            self._budget.spend()
-            position = found.end()
-            sign = text[position - 1]
-            if sign == "，":
-                self._note("full_width_punctuation")
-            frame.open = sign in ",，"
+            position = self._plain_end(frame, found)
             if not frame.open:
                 return position
         position, is_member = self._between(frame, position)
         if not is_member:
             return position
         return self._value(frame, position)
+
+    def _plain_key(self, found: re.Match[str]) -> str:
+        """Give a key that one match found, and take note of how it is spelt."""
+        comments, quoted, single, word, colon = found.groups()
+        if "/" in comments:
+            self._skip(found.start())
+        if colon != ":":
+            self._note("full_width_punctuation")
+        if quoted is not None:
+            self.looks_like_json = True
+            return str(quoted)
+        if single is not None:
+            self.looks_like_json = True
+            self._note("single_quotes")
+            return str(single)
+        self._place.bare_keys = True
+        self._note("bare_key")
+        return str(word)
+
+    def _plain_string(self, found: re.Match[str]) -> str:
+        self.looks_like_json = True
+        if (value := found.group(1)) is None:
+            self._note("single_quotes")
+            value = found.group(2)
+        return str(value)
+
+    def _plain_end(self, frame: _Frame, found: re.Match[str]) -> int:
+        """Take note of what comes after a value that one match found: a comma, none, or the container's end."""
+        self._budget.spend()
+        end = found.end()
+        comma = found.group(found.re.groups)
+        if comma is not None:
+            frame.open = True
+            if comma != ",":
+                self._note("full_width_punctuation")
+        elif self._text[end] not in "}]":
+            frame.open = True
+            self._note("missing_comma")
+        return end
 
     def _between(self, frame: _Frame, position: int) -> tuple[int, bool]:
         """Take space, comments and then one comma or the end of the container; else tell that a member comes."""
@@ -462,10 +486,12 @@ class Reader:
 
     def _skip(self, position: int) -> int:
         """Skip space and comments."""
+        if '"' <= self._text[position : position + 1] <= "~" and self._text[position] not in "#/":
+            return position
         end, marks = self._place.skip(position)
         for repair, words in marks:
             self._note(repair)
-            if repair == "comment" and _LEFT_OUT.search(words):
+            if repair == "comment" and _LEFT_OUT.search(_NOT_LEFT_OUT.sub("", words)):
                 raise AmbiguousError(position, f"a comment says that something was left out: {words[:60]!r}")
         return end
 

@@ -156,6 +156,25 @@ def measure(path: Path, size: int) -> Extent:
     return Extent(done, crc)
 
 
+def whole_lines(path: Path) -> Extent:
+    """Give the extent of a file's whole lines: what stands after the last of them was torn. Raises `StoreError`."""
+    extent = tail = Extent()
+    try:
+        with path.open("rb", buffering=0) as file:
+            while data := file.read(_CHUNK_BYTES):
+                head, newline, after = data.rpartition(b"\n")
+                if newline:
+                    extent = tail.grown(head + newline)
+                    tail = extent.grown(after)
+                else:
+                    tail = tail.grown(data)
+    except FileNotFoundError:
+        return Extent()
+    except OSError as error:
+        raise StoreError.of(path, "reading", error) from error
+    return extent
+
+
 def count_lines(path: Path) -> int:
     """Count the lines of a file. Raises `StoreError`."""
     try:

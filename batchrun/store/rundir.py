@@ -20,6 +20,7 @@ from batchrun.store.files import (
     replace_file,
     sync_folder,
     temporary,
+    whole_lines,
     write_file,
 )
 from batchrun.store.index import FAILED, INDEX_HEADER, KINDS, PENDING, RESULT, Index, Row, state_of, to_lines
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 MANIFEST = "run.json"
 #: Where results go that `--on-change rerun` replaces.
 OUTDATED = "outdated.jsonl"
+#: The answers that went back to the model, as failures: what took their place stands with the others.
+REASKED = "reasked.jsonl"
 #: Records are written at once and synced together this often; less often on a disk that takes long for it.
 _SYNC_INTERVAL_S = 0.05
 #: Index and journal can be made anew from the records, so they are synced less often.
@@ -194,6 +197,14 @@ class RunDirectory:
         """Write the failure of an item, or of a line that is none. Raises `StoreError`."""
         row = self._row(state_of(failure.kind.value), entry, fingerprint, replaces, failure.usage)
         self._add(FAILURES, failure.to_json(), row)
+
+    def add_reasked(self, failure: Failure) -> None:
+        """Write down an answer that goes back to the model, and why. Raises `StoreError`."""
+        self._guard()
+        if REASKED not in self._files:
+            self._extents[REASKED] = whole_lines(self.path / REASKED)
+            self._open(REASKED)
+        self._append(REASKED, failure.to_json())
 
     def withdraw(self, row: int, key: bytes) -> None:
         """Let a record count no more: its item is pending again, or its line is no longer what it was."""
