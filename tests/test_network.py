@@ -489,6 +489,78 @@ def test_an_output_that_stays_invalid_is_a_failure(
     assert len(failure["error"]["message"]) < 2000
 
 
+def test_both_answers_are_kept_where_one_went_back(
+    tmp_path: Path, schema: Path, serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    server = serve(lambda call: [ok("三" if len(call.body["messages"]) < 4 else '{"n": 3}')])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "reasked.jsonl").write_text('{"id":"torn')
+    ran = go(server, 2, structured=Structured(schema))
+    kept = records(tmp_path / "out" / "reasked.jsonl")
+    assert {one["id"] for one in kept} == {one["id"] for one in ran.results} == {"p0", "p1"}
+    for one in kept:
+        assert (one["error"]["kind"], one["attempts"]) == ("invalid_output", 1)
+        assert one["provider"]["body"]["choices"][0]["message"]["content"] == "三"
+        assert one["usage"]["total_tokens"] == 5
+    assert (ran.summary.tally.reasks, ran.summary.tally.usage.total_tokens) == (2, 20)
+
+
+def test_an_answer_that_breaks_off_goes_back_and_is_truncated_if_it_stays_so(
+    schema: Path, serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    server = serve(always(ok('{"n": 3, "text": "还没有')))
+    failure = go(server, structured=Structured(schema)).failures[0]
+    assert (failure["error"]["kind"], failure["attempts"]) == ("truncated", 2)
+    assert "cut off" in server.calls[1].body["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "method", "repairs"),
+    [
+        ('好的，结果如下：\n{"n": 3}\n请查收。', "embedded", []),
+        ('```json\n{"n"：3，"说": "关于"双减"政策"}\n```', "fence", ["full_width_punctuation", "unescaped_quote"]),
+        ("初稿：{'n': 1}\n最终：{'n': 3,}", "embedded", ["single_quotes", "trailing_comma"]),
+        ('{"n": 3, "x": "' + "好" * 30_000 + '",}', "embedded", ["trailing_comma"]),
+        ('{"n": 3, "id": 123456789012345678901234567890}', "as_is", []),
+    ],
+)
+def test_an_answer_is_read_as_it_is_meant(
+    answer: str, method: str, repairs: list[str], schema: Path, serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    server = serve(always(ok(answer)))
+    result = go(server, structured=Structured(schema)).results[0]
+    assert (result["output"]["n"], len(server.calls)) == (3, 1)
+    assert result["output"].get("id", 123456789012345678901234567890) == 123456789012345678901234567890
+    assert result["extraction"] == {"mode": "json_schema", "method": method, "repairs": repairs}
+
+
+def test_repaired_arguments_of_a_call_count(
+    schema: Path, serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    body = completion(None, finish="tool_calls")
+    call = {"id": "1", "type": "function", "function": {"name": "output", "arguments": "{'n': 3,}"}}
+    body["choices"][0]["message"]["tool_calls"] = [call]
+    ran = go(serve(always(http(200, body))), structured=Structured(schema, mode="tool"))
+    assert ran.results[0]["output"] == {"n": 3}
+    assert ran.results[0]["extraction"] == {
+        "mode": "tool", "method": "tool_call", "repairs": ["single_quotes", "trailing_comma"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("mode", "taken"), [("json_object", ['{"a": 1}']), ("prompt", ["[1, 2]", '{"a": 1}'])])
+def test_a_mode_without_a_schema_asks_for_json_of_its_kind(
+    mode: Any, taken: list[str], serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    answers = ['{"a": 1}', "[1, 2]", "没有"]
+    server = serve(lambda call: [ok(answers[int(call.body["messages"][-1]["content"][1:])])])
+    ran = go(server, 3, structured=Structured(mode=mode, reask=0))
+    assert sorted(json.dumps(one["output"]) for one in ran.results) == taken
+    assert {one["error"]["kind"] for one in ran.failures} == {"invalid_output"}
+    body = server.calls[0].body
+    assert (body.get("response_format") == {"type": "json_object"}) == (mode == "json_object")
+    assert "JSON" in "".join(message["content"] for message in body["messages"])
+
+
 def test_tool_calls_alone_are_no_valid_output(
     schema: Path, serve: Callable[..., Scripted], go: Callable[..., Ran]
 ) -> None:
