@@ -26,7 +26,7 @@ def extract(source: str, schema: Path | None, finish_reason: str | None) -> None
     was found and which repairs it needed), or `error`. Try it on your own answers:
 
     \b
-      pbpaste | batchrun extract --schema review.schema.json
+      batchrun extract --schema review.schema.json answer.txt
 
     Exit codes: 0 there is a value, 3 there is none, 2 the schema or the file cannot be used.
     """

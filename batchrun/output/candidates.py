@@ -21,7 +21,7 @@ _ENTITY = r"(?:quot|#34|#39|apos|#x22|#x27|ldquo)"
 _QUOTE = r"[\"“”'‘’「『＂`]"
 _COMMON = rf"{_QUOTE}|//|/\*|#|,|&{_ENTITY};|\\+[\"n]|\Z"
 _OPENER = re.compile(
-    rf"[{{｛](?={_S}(?:{_COMMON}|[}}｝]|[\w$][\w$\-. ]{{0,60}}[:：=]))"
+    rf"[{{｛](?={_S}(?:{_COMMON}|[}}｝]|[^\s\"“”'‘’「」{{}}\[\]:：,，…=()]{{1,60}}[ \t]*[:：=]))"
     rf"|[\[［](?={_S}(?:{_COMMON}|[\]］{{｛\[［(\w\-+.…]))"
     rf"|【(?={_S}(?:[\"“{{｛]))"
     r"|`{3,}|~{3,}"
@@ -40,6 +40,7 @@ _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _MEMBER_AFTER = re.compile(r"\s*[,，]?\s*\"[^\"\n{}]{1,100}\"\s*[:：]")
 #: Before a bracket, this makes it the value of a key whose own bracket is lost.
 _KEY_BEFORE = re.compile(r"[\"”]\s*:\s*\Z")
+_COMMENTS = re.compile(r"//[^\n]*|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?|(?<=\s)#[^\n]*")
 #: A line of words after JSON.
 _WORDS_AGAIN = re.compile(r"\n(?=[^\W\d_][^\"{}\[\]\n]{2,60}[:：]?[ \t]*\n)|\n(?=[^\W\d_][^\"{}\[\]\n]{2,60}[:：])")
 _BRACKETS = re.compile(r"[{}\[\]｛｝［］]")
@@ -270,7 +271,7 @@ class Finder:
         rest = self._text[start + 1 :]
         if not looks_like_json and self._reader.has_bare_key:
             looks_like_json = self._is_named(start, len(self._text))
-        if looks_like_json or not rest.strip(SPACE + "{["):
+        if looks_like_json or not _COMMENTS.sub("", rest).strip(SPACE + "{["):
             candidate = self._make(start, len(self._text), None, ())
             if candidate.label_in(self._text) in (Label.EXAMPLE, Label.DRAFT):
                 found = _WORDS_AGAIN.search(self._text, start)
@@ -358,18 +359,19 @@ class Finder:
     def _is_weak(self, candidate: Candidate, is_quoted: bool) -> bool:
         value = candidate.value
         if isinstance(value, dict):
-            return not value or not is_quoted
+            return not value or not (is_quoted or _starts_line(self._text, candidate.start, candidate.begin))
         return not any(isinstance(one, str | dict | list) for one in value) or not (is_quoted or _holds_objects(value))
 
     def _is_named(self, start: int, end: int) -> bool:
         """Tell whether a bracket of numbers or bare words is given as a value, and not in passing."""
         text = self._text
         line = text.rfind("\n", max(0, start - 12), start) + 1 or max(0, start - 12)
+        is_last = not text[end : end + 20].strip(SPACE) and text[start - 1 : start] in SPACE
+        if text[start] in "{｛" and is_last:
+            return True
         if text[end : end + 1] == "(" or _CITING.search(text, line, start):
             return False
-        if _NAMING.search(text, line, start) is not None or line == start:
-            return True
-        return not text[end : end + 20].strip(SPACE) and text[start - 1 : start] in SPACE
+        return is_last or line == start or _NAMING.search(text, line, start) is not None
 
 
 @lru_cache(maxsize=16)

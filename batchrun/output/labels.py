@@ -46,13 +46,17 @@ _FINAL = re.compile(
     r"|改为|\bfinal(?:ly)?\b|\bcorrected\b|\brevised\b|\bupdated\b|结论|综上",
     re.IGNORECASE,
 )
+# On the line of its end, or on the next one if that points back.
+_CLOSED = r"(?:[ \t]*\n?[ \t]*(?:`{3,}|~{3,}))?"
 _AFTERWARDS = re.compile(
-    r"\s*(?:`{3,}|~{3,})?\s*[（(【\[<!—-]*\s*(?://|#)?\s*(?:这|以上|上述|上面|此)?(?:里|处|个|段)?(?:只|仅|仅仅|只是)?(?:是|为|作)?(?:一个|个|为)?"
+    rf"{_CLOSED}(?:[ \t]*[（(【\[<!—-]*[ \t]*(?://|#)?[ \t]*|\s*[（(【\[<!—-]*\s*(?=这|以上|上述|上面|此))"
+    r"(?:这|以上|上述|上面|此)?(?:里|处|个|段)?(?:只|仅|仅仅|只是)?(?:是|为|作)?(?:一个|个|为)?"
     r"(?:格式|输出|JSON|简单)?的?(?P<label>示例|例子|样例|范例|模板|初稿|草稿|草案)(?!\w*中)",
 )
 _AFTERWARDS_EN = re.compile(
-    r"\s*(?:`{3,}|~{3,})?\s*[(\[]?(?:this|the above|that)?(?:'s| is| was)?\s*(?:only|just)?"
-    r"\s*(?:an?|the|my)?\s*(?:first|rough)?\s*"
+    rf"{_CLOSED}(?:[ \t]*[(\[]?|\s*[(\[]?(?=this|the above|that))"
+    r"(?:this|the above|that)?(?:'s| is| was)?[ \t]*"
+    r"(?:only|just)?[ \t]*(?:an?|the|my)?[ \t]*(?:first|rough)?[ \t]*"
     r"(?P<label>example|sample|template|draft)\b(?! of the)",
     re.IGNORECASE,
 )

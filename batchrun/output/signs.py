@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 OPENING = {"{": "{", "｛": "{", "[": "[", "［": "[", "【": "[", "(": "(", "（": "("}
 CLOSING = {"{": "}", "[": "]", "(": ")"}
+_MOST_COMMAS = 3
 #: Closing brackets of objects and arrays, as the ASCII ones that they stand for.
 ENDS = {"}": "}", "]": "]", "｝": "}", "］": "]", "】": "]"}
 COMMAS = frozenset(",，、;；")
@@ -170,24 +171,31 @@ class Place:
     def _fits_comma(self, at: int, *, is_paired: bool) -> bool:
         text = self._text
         after = self._past(at + 1)
+        for _ in range(_MOST_COMMAS):
+            if text[after : after + 1] not in COMMAS:
+                break
+            after = self._past(after + 1)  # one too many
         sign = text[after : after + 1]
         if not sign or sign in ENDS:
             return True
-        if sign in COMMAS:
-            return text[at] == "," == sign
         if text.startswith(("...", "…"), after):
             return text[at] == ","
         if self.context == "member":
-            if _QUOTED_KEY.match(text, after) or (is_paired and _CUT_KEY.match(text, after)):
-                return True
-            if self.bare_keys or "\n" in text[at:after]:
-                return _WORD_KEY.match(text, after) is not None
-            return is_paired and text[at] == "," and _WORD_KEY_AND_VALUE.match(text, after) is not None
+            return self._begins_member(at, after, is_paired=is_paired)
         if text[at] == ",":
             if _ELEMENT.match(text, after):
                 return True
             return "\n" in text[at:after] or _BARE_ELEMENT.match(text, after) is not None
-        return is_paired and (text[after] in CLOSERS or text[after] in "{[｛［" or "\n" in text[at:after])
+        return is_paired and (sign in CLOSERS or sign in "{[｛［" or "\n" in text[at:after])
+
+    def _begins_member(self, at: int, after: int, *, is_paired: bool) -> bool:
+        """Tell whether what stands after a comma is the key of the next member."""
+        text = self._text
+        if _QUOTED_KEY.match(text, after) or (is_paired and _CUT_KEY.match(text, after)):
+            return True
+        if self.bare_keys or "\n" in text[at:after]:
+            return _WORD_KEY.match(text, after) is not None
+        return is_paired and text[at] == "," and _WORD_KEY_AND_VALUE.match(text, after) is not None
 
     def _fits_without_comma(self, after: int, at: int) -> bool:
         text = self._text

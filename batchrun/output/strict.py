@@ -1,8 +1,8 @@
 """Strict JSON: read exactly, or refused. What a record could not hold exactly is refused as well.
 
 Whole numbers keep every digit. A key that comes twice with different values, a number beyond the range of a double,
-NaN and Infinity are refused, for each of them has two readings. Half of a surrogate pair becomes U+FFFD, because no
-UTF-8 file can hold it.
+NaN and Infinity are refused, for each of them has two readings. Half of a surrogate pair, where an escape makes one,
+becomes U+FFFD, because no UTF-8 file can hold it; the texts read here have none.
 """
 
 from __future__ import annotations
@@ -119,19 +119,11 @@ def real_number(text: str) -> float:
 def _checked(value: Any, text: str) -> Any:
     if not isinstance(value, str | dict | list):
         return value
-    if "\\u" in text or not (text.isascii() or _is_writable(text)):
+    if "\\u" in text:
         value = _readable(value)
     if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(value):
         raise UnkeepableError(_TOO_DEEP)
     return value
-
-
-def _is_writable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _readable(value: Any) -> Any:
