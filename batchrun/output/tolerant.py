@@ -68,6 +68,7 @@ _STRING = r"(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)')"
 _NEXT_KEY = r"(?:\"[^\"\\\n“”]{0,120}+\"|'[^'\"\\\n‘’]{0,120}+')[ \t]*+[:：]"
 _NEXT_WORD = r"[^\W\d]\w{0,60}+[ \t]*+[:：](?!//)"
 _SIMPLE = r"(-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,20})?|true|false|null)"
+_COMMA = re.compile(rf"{_S},")
 _KEY = re.compile(
     rf"({_LINES})(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)'|([^\W\d]\w{{0,60}}+)){_S}(:|：){_S}"
 )
@@ -77,7 +78,7 @@ def _ended(value: str, next_one: str, closer: str) -> re.Pattern[str]:
     """Match a value with the comma after it, or none where the next one stands in a new line, or before its end."""
     return re.compile(
         rf"{value}{_S}(?:([,，])(?={_LINES}(?:{next_one}|{closer}))|(?<=\n)(?={next_one})|(?<=\n )(?={next_one})"
-        rf"|(?={closer}[ \t]*+(?:[,\]}}\n\r]|\Z)))"
+        rf"|(?={closer}[ \t]*+(?:[,，\]}}\n\r]|\Z)))"
     )
 
 
@@ -86,7 +87,7 @@ _MEMBER_OTHER = _ended(_SIMPLE, _NEXT_KEY, "}")
 # The same where keys have no quotes.
 _WORD_STRING = _ended(_STRING, f"(?:{_NEXT_KEY}|{_NEXT_WORD})", "}")
 _WORD_OTHER = _ended(_SIMPLE, f"(?:{_NEXT_KEY}|{_NEXT_WORD})", "}")
-_ELEMENT_STRING = _ended(_S + _STRING, r"[\"'{\[]", r"\]")
+_ELEMENT_STRING = _ended(_LINES + _STRING, r"[\"'{\[]", r"\]")
 _ELEMENT_OTHER = re.compile(rf"{_S}{_SIMPLE}{_S}(?:([,，])(?={_S}[\"{{\[\]\-0-9tfn])|(?=\]))")
 #: So many parts of a document are tried as strict JSON in vain before the reader takes it that all of it is damaged.
 _TRIALS = 40
@@ -182,7 +183,15 @@ class Reader:
             else:
                 raise BrokenError(position, f"{sign!r} where {wanted[-1]!r} was expected")
         self._pop(position)
-        return position + 1
+        return self._past_comma(position + 1)
+
+    def _past_comma(self, position: int) -> int:
+        """Take the comma after a container at once, as most have one."""
+        comma = _COMMA.match(self._text, position) if self._stack else None
+        if comma is None:
+            return position
+        self._stack[-1].open = True
+        return comma.end()
 
     def _ends_at(self, position: int) -> bool:
         rest = self._text[position : position + 200].lstrip()
@@ -240,6 +249,9 @@ class Reader:
             found = _ELEMENT_STRING.match(text, position)
             if found is not None:
                 value = self._plain_string(found)
+                begin = max(found.start(1), found.start(2))
+                if begin - position > len("// ") and "//" in text[position:begin]:
+                    self._skip(position)  # comments before it
             else:
                 found = _ELEMENT_OTHER.match(text, position)
                 if found is None:
@@ -308,6 +320,7 @@ class Reader:
         if not frame.open:
             self._note("missing_comma")
             frame.open = True
+            return position, False
         return position, True
 
     def _comma(self, frame: _Frame, position: int) -> int:
@@ -394,7 +407,7 @@ class Reader:
             else:
                 self._put(frame, value, position)
                 self.looks_like_json = self.looks_like_json or isinstance(value, dict)
-                return end
+                return self._past_comma(end)
         self._open(position)
         return position + 1
 
