@@ -200,6 +200,10 @@ def test_the_method_and_every_repair_are_named(text: str, method: str, repairs: 
     assert (found.extraction.method, found.extraction.repairs) == (method, repairs)
 
 
+def test_much_space_after_a_value_is_no_trouble() -> None:
+    assert extract('{"a": 1}' + " " * 200_000 + "完" + "\n" * 200_000).output == {"a": 1}
+
+
 def test_json_lines_are_one_array_where_the_schema_wants_one() -> None:
     lines = '{"a": 1}\n{"a": 2}\n'
     assert extract(lines, {"type": "array"}).output == [{"a": 1}, {"a": 2}]
@@ -231,6 +235,21 @@ def test_no_text_is_too_strange(pieces: list[str], schema: Any) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        r'{\"a\": 是\ud83d}', r'{\"a\ud83d\": 1, }', "['\ud83d']", "{'a\ud83d': 1}", '{"a\ud83d": 1 "b": "c"}',
+        "[" * 600 + '"\\u00e9"' + "]" * 600, "{&quot;a&quot;: 1, &#" + "9" * 5000 + "; }", '{"n": "\\ud83d"}',
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_what_no_file_can_hold_is_replaced_or_refused(text: str) -> None:
+    found = extract(text)
+    record = json.loads(found.to_json())
+    assert record["output"] == found.output
+    assert found.ok or found.error.kind == "invalid_output"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "[" * 100_000, "{" * 100_000, '{"a":' * 100_000, "[{" * 50_000, '"' * 1_000_000, '{"a": "' + '"' * 1_000_000,
         '["' * 500_000, '{"a":"' * 160_000, '{"a": "' + "\\" * 1_000_000, "```json\n" * 120_000, "<think>" * 140_000,
         "</think>" * 120_000, "[" + "," * 1_000_000, "{" + ":" * 1_000_000, "｛" + "“" * 300_000, "[[1," * 250_000,
@@ -238,8 +257,9 @@ def test_no_text_is_too_strange(pieces: list[str], schema: Any) -> None:
         "[]" * 500_000,
         "集合{1,2}中的[3]与{姓名}。" * 50_000, "示例：" * 110_000 + '{"a"', "x{" * 500_000,
         "[1 " * 330_000, "(" * 100_000,
+        "`" * 20_000 + "x", "&quot;: " + "[a " * 33_000, "```json\n" + "[a " * 333_000 + "\n```",
     ],
-    ids=range(26),
+    ids=range(29),
 )  # fmt: skip
 def test_hostile_megabytes_are_failures(text: str) -> None:
     found = extract(text)

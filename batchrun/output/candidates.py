@@ -1,4 +1,4 @@
-"""Where in an answer JSON may stand: after the thoughts, in fences, between words; which braces of prose it is not."""
+"""Where in an answer JSON may stand: in fences and between words; which braces of prose it is not."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from batchrun.output.labels import Label, label_of, words_before
-from batchrun.output.signs import SPACE, BrokenError, Budget, CutOffError
+from batchrun.output.signs import ENDS, SPACE, BrokenError, Budget, CutOffError
 from batchrun.output.strict import NotJsonError, UnkeepableError, loads, scan
 from batchrun.output.tolerant import Reader
+from batchrun.records import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,28 +37,30 @@ _JSON_LANGUAGES = frozenset(
 )
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\s\S])")
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+#: What begins so was meant to be JSON; a quote after a brace may begin a set of mathematics.
+_BEGINS = re.compile(rf"[\[［]{_S}(?:{_QUOTE}|[{{\[｛［])|[{{｛]{_S}[{{\[]")
+_BEGINS_SET = re.compile(rf"[{{｛]{_S}{_QUOTE}")
+_NUMBERS = re.compile(r"[\[［][\s\d,，.\-+eE\[\]]*\Z")
 #: After an object, this is a member of it that stands outside.
-_MEMBER_AFTER = re.compile(r"\s*[,，]?\s*\"[^\"\n{}]{1,100}\"\s*[:：]")
-#: Before a bracket, this makes it the value of a key whose own bracket is lost.
-_KEY_BEFORE = re.compile(r"[\"”]\s*:\s*\Z")
+_MEMBER_AFTER = re.compile(rf"\s*+[,，]?\s*+{_QUOTE}[^\"“”'\n{{}}]{{1,100}}[\"”’'」』＂`]\s*+[:：]")
+_WORD_AFTER = re.compile(r"\s*+,\s*+[^\W\d]\w{0,40}\s*+[:：]")
+#: Before a bracket, these make it a part of something.
+_KEY_BEFORE = re.compile(r"[\"”’'」』\w]\s*[:：]\s*\Z")
+_COMMA_BEFORE = re.compile(r"[,，]\s*\Z")
+#: After a bracket too many, these show that it closed something.
+_GOES_ON = re.compile(r"[}\]｝］】\s]*+[,，\"“{\[]")
+_MEMBER_BEFORE = re.compile(r"\"[^\"\n]{1,100}\"\s*:\s*\Z")
+_COMMENT_LINE = re.compile(r"\n[ \t]*+(?://|#)[^\n]*\Z")
 _COMMENTS = re.compile(r"//[^\n]*|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?|(?<=\s)#[^\n]*")
 #: A line of words after JSON.
 _WORDS_AGAIN = re.compile(r"\n(?=[^\W\d_][^\"{}\[\]\n]{2,60}[:：]?[ \t]*\n)|\n(?=[^\W\d_][^\"{}\[\]\n]{2,60}[:：])")
+_LONG_REFERENCE = re.compile(r"&#x?[0-9a-fA-F]{9}")
+_SCALAR_FENCE = re.compile(r"^[ \t]*(`{3,9}|~{3,9})[\w-]*[ \t]*\n([^\n]{0,2000})\n[ \t]*\1", re.MULTILINE)
 _BRACKETS = re.compile(r"[{}\[\]｛｝［］]")
 _CITING = re.compile(
     r"(?:见|参考|文献|参阅|引用|引|注|图|表|式|章|节|页|如|第|脚注|来源|出处|间|于|集合|数组|下标|索引|[A-Za-z0-9_)\]])\s*\Z"
 )
 _NAMING = re.compile(r"(?:\A|[:：=\n]|是|为|成|果|案|出)\s*\Z")
-
-_THOUGHT_NAMES = "think|thinking|thought|thoughts|reasoning|reflection|seed:think|scratchpad|analysis"
-_THOUGHT_TAG = re.compile(
-    rf"(?P<open><(?:{_THOUGHT_NAMES})>|◁think▷|\[THINK\]|<\|(?:begin_of_thought|start_thinking)\|>)"
-    rf"|(?P<close></(?:{_THOUGHT_NAMES})>|◁/think▷|\[/THINK\]|<\|(?:end_of_thought|end_thinking)\|>)",
-    re.IGNORECASE,
-)
-#: So many tags are looked at closely.
-_LOOKS = 50
-_AFTER_THOUGHTS = re.compile(r"[ \t]*(?:\n|\r|[{\[`<｛]|\Z)")
 
 
 @dataclass(slots=True)
@@ -102,42 +105,15 @@ class Found:
     words: str = ""
 
 
-def after_thoughts(text: str) -> str | None:
-    """Give what comes after the thoughts of an answer, None if they do not end. An opening tag may be lost.
+@dataclass(slots=True)
+class Fence:
+    """A fence that is open: its mark, where its content begins and ends, whether JSON is expected in it."""
 
-    Tags inside of a line are text that speaks of them.
-    """
-    begin = looks = 0
-    opened: int | None = None
-    mentioned = False
-    for tag in _THOUGHT_TAG.finditer(text):
-        if tag.lastgroup == "open":
-            if opened is None and (looks := looks + 1) < _LOOKS and _is_in_brackets(text, begin, tag.start()):
-                mentioned = True
-                continue
-            opened = tag.start() if opened is None else opened
-            continue
-        if mentioned and opened is None:
-            mentioned, is_end = False, False
-        elif opened is not None:
-            is_end = _starts_line(text, opened, begin)
-        else:
-            is_end = begin == 0 and (
-                _AFTER_THOUGHTS.match(text, tag.end()) is not None or text[tag.start() - 1] in "\n。！？.!?"
-            )
-        if is_end:
-            begin, opened = tag.end(), None
-    if opened is not None and _starts_line(text, opened, begin):
-        return None
-    return text[begin:] if begin else text
-
-
-def _is_in_brackets(text: str, begin: int, at: int) -> bool:
-    return text.count("{", begin, at) > text.count("}", begin, at)
-
-
-def _starts_line(text: str, at: int, begin: int) -> bool:
-    return at == begin or text[at - 1] == "\n" or not text[max(begin, at - 50) : at].strip(SPACE)
+    mark: str
+    begin: int
+    end: int
+    holds_json: bool
+    is_named: bool
 
 
 class Finder:
@@ -147,19 +123,17 @@ class Finder:
         self._text, self._budget = text, budget
         self._reader = Reader(text, budget)
         self._found = Found()
-        #: The mark of the fence that is open, where its content ends, and whether JSON is expected in it.
-        self._fence: str | None = None
-        self._fence_end = 0
-        #: The next mark that closes each kind of fence.
+        self._fence: Fence | None = None
+        #: The next mark that closes each kind of fence, the reader of a fence's content, the next escaped quote.
         self._closings: dict[str, re.Match[str] | None] = {}
-        self._has_entities: bool | None = None
-        self._fence_holds_json = False
+        self._fence_reader: tuple[int, int, Reader] | None = None
+        self._entity = -1
 
     def find(self) -> Found:
         """Give them. Raises `BudgetError` where that would take too long."""
         text, position = self._text, 0
-        while True:
-            self._budget.spend()
+        while not self._found.is_cut_off:
+            self._budget.spend(2)
             opener = _OPENER.search(text, position)
             if opener is None:
                 break
@@ -167,15 +141,10 @@ class Finder:
                 position = self._mark(opener.group(), opener.end())
             else:
                 position = self._try(opener.start())
-            if self._found.is_cut_off:
-                break
-        if (
-            self._fence is not None
-            and not self._found.candidates
-            and self._fence_holds_json
-            and not text[self._fence_begin :].strip()
-        ):
-            self._found.is_cut_off = True
+        fence = self._fence
+        if fence is not None and fence.holds_json and not text[fence.begin :].strip():
+            # A mark without a name at the very end may as well be one that closes a fence that was never opened.
+            self._found.is_cut_off = self._found.is_cut_off or fence.is_named or not self._found.candidates
         return self._found
 
     # --- fences ---
@@ -183,28 +152,38 @@ class Finder:
     def _mark(self, mark: str, end: int) -> int:
         """Open or close a fence."""
         if self._fence is not None:
-            if mark[0] == self._fence[0] and len(mark) >= len(self._fence):
+            if mark[0] == self._fence.mark[0] and len(mark) >= len(self._fence.mark):
                 self._fence = None
             return end
         language = _LANGUAGE.match(self._text, end)
         name = language.group(1).lower() if language else ""
-        self._fence = mark
-        self._fence_holds_json = name in _JSON_LANGUAGES or not name.isalpha()
-        self._fence_begin = language.end() if language and name in _JSON_LANGUAGES else end
-        closing = self._closing_after(mark, end)
-        self._fence_end = closing.start("mark") if closing else len(self._text)
-        return self._fence_begin
+        begin = language.end() if language and name in _JSON_LANGUAGES else end
+        holds_json = name in _JSON_LANGUAGES or not name.isalpha()
+        self._fence = Fence(mark, begin, self._closing_after(mark, end), holds_json, bool(name))
+        return begin
 
-    def _closing_after(self, mark: str, end: int) -> re.Match[str] | None:
-        if mark not in self._closings or ((known := self._closings[mark]) is not None and known.start() < end - 1):
-            self._closings[mark] = _closing(mark).search(self._text, end)
-        return self._closings[mark]
+    def _closing_after(self, mark: str, end: int) -> int:
+        known = self._closings.get(mark)
+        if mark not in self._closings or (known is not None and known.start("mark") < end):
+            known = self._closings[mark] = _closing(mark).search(self._text, end)
+        return known.start("mark") if known is not None else len(self._text)
+
+    def _past(self, end: int) -> int:
+        """Go on behind a candidate; one that holds the mark of its fence in a string reaches behind that."""
+        fence = self._fence
+        if fence is not None and end > fence.end:
+            fence.end = self._closing_after(fence.mark, end - 1)
+        return end
+
+    def _region_end(self) -> int:
+        return self._fence.end if self._fence is not None else len(self._text)
 
     # --- one bracket ---
 
     def _try(self, start: int) -> int:
         """Read what begins at a bracket; give where to look on."""
         text = self._text
+        self._budget.spend(2)
         if _ESCAPED.match(text, start):
             return self._read_escaped(start)
         if _STRICT.match(text, start):
@@ -216,79 +195,90 @@ class Finder:
                 return self._broken(start, str(error))
             else:
                 return self._add(start, end, value, ())
-        if self._has_entities is None:
-            self._has_entities = _ENTITIES.search(text) is not None
-        if self._has_entities and _ENTITIES.search(text, start, self._region_end()):
+        if self._entity < start:
+            found = _ENTITIES.search(text, start)
+            self._entity = found.start() if found else len(text)
+        if self._entity < self._region_end():
             return self._read_escaped(start)
         return self._read_tolerantly(start)
 
-    def _region_end(self) -> int:
-        return self._fence_end if self._fence is not None else len(self._text)
-
     def _read_tolerantly(self, start: int) -> int:
         """Read with repairs: up to the end of the fence, if there is one, else up to the end of the text."""
-        if self._fence is None or self._fence_end >= len(self._text):
-            return self._read_with(self._reader, start, start)
-        reader = Reader(self._text[start : self._fence_end], self._budget)
+        fence = self._fence
+        if fence is None or fence.end >= len(self._text):
+            return self._read_with(self._reader, 0, start)
+        if self._fence_reader is None or self._fence_reader[:2] != (fence.begin, fence.end):
+            reader = Reader(self._text[fence.begin : fence.end], self._budget)
+            self._fence_reader = fence.begin, fence.end, reader
+        reader = self._fence_reader[2]
         try:
-            return self._read_with(reader, 0, start)
+            return self._read_with(reader, fence.begin, start)
         except CutOffError:
             # A string may hold the mark that ends a fence.
-            return self._read_past_fence(start, reader.looks_like_json)
+            return self._read_past_fence(start, reader)
 
-    def _read_with(self, reader: Reader, begin: int, start: int) -> int:
-        """Read with a reader of the text, for which the bracket at `start` stands at `begin`."""
+    def _read_with(self, reader: Reader, shift: int, start: int) -> int:
+        """Read with a reader of the text from `shift` on."""
         try:
-            reading = reader.read(begin)
+            reading = reader.read(start - shift)
         except BrokenError as error:
-            if reader.looks_like_json or error.looks:
-                return self._broken(start, f"character {error.position - begin + start}: {error.reason}")
-            return self._balanced_end(start) if reader.has_members and self._text[start] in "{｛" else start + 1
+            return self._not_read(start, reader, error, shift)
         except UnkeepableError as error:
             return self._broken(start, str(error))
         except CutOffError:
             if reader is not self._reader:
                 raise
-            return self._cut(start, reader.looks_like_json or reader.begins_quoted)
-        end = reading.end - begin + start
-        return self._add(start, end, reading.value, reading.repairs, is_quoted=reading.is_quoted)
+            return self._cut(start, reader)
+        return self._add(start, reading.end + shift, reading.value, reading.repairs, is_quoted=reading.is_quoted)
 
-    def _read_past_fence(self, start: int, looks_like_json: bool) -> int:
+    def _not_read(self, start: int, reader: Reader, error: BrokenError, shift: int) -> int:
+        """Go past what could not be read: nothing inside of what was meant to be JSON is taken for the whole."""
+        text = self._text
+        if reader.looks_like_json or error.looks or _BEGINS.match(text, start):
+            is_certain = reader.looks_like_json or error.looks
+            return self._broken(start, f"character {error.position + shift}: {error.reason}", is_certain=is_certain)
+        if _BEGINS_SET.match(text, start) or (reader.has_members and text[start] in "{｛"):
+            return self._past(self._balanced_end(start))
+        return start + 1
+
+    def _read_past_fence(self, start: int, inner: Reader) -> int:
+        looks_like_json = inner.looks_like_json or _BEGINS.match(self._text, start) is not None
         try:
             reading = self._reader.read(start)
         except (BrokenError, CutOffError, UnkeepableError):
             if not looks_like_json:
                 return start + 1
-            candidate = self._make(start, self._fence_end, None, ())
+            end = self._region_end()
+            candidate = self._make(start, end, None, ())
             candidate.problem = CUT_IN_FENCE
             self._found.candidates.append(candidate)
-            return self._fence_end
-        end = self._add(start, reading.end, reading.value, reading.repairs, is_quoted=reading.is_quoted)
-        self._fence = None
-        return end
+            return end
+        return self._add(start, reading.end, reading.value, reading.repairs, is_quoted=reading.is_quoted)
 
-    def _cut(self, start: int, looks_like_json: bool) -> int:
-        rest = self._text[start + 1 :]
-        if not looks_like_json and self._reader.has_bare_key:
-            looks_like_json = self._is_named(start, len(self._text))
-        if looks_like_json or not _COMMENTS.sub("", rest).strip(SPACE + "{["):
-            candidate = self._make(start, len(self._text), None, ())
-            if candidate.label_in(self._text) in (Label.EXAMPLE, Label.DRAFT):
-                found = _WORDS_AGAIN.search(self._text, start)
+    def _cut(self, start: int, reader: Reader) -> int:
+        text = self._text
+        looks_like_json = reader.looks_like_json or reader.begins_quoted or _BEGINS.match(text, start) is not None
+        if not looks_like_json and (reader.has_bare_key or _NUMBERS.match(text, start)):
+            looks_like_json = self._is_named(start, len(text))
+        if looks_like_json or not _COMMENTS.sub("", text[start + 1 :]).strip(SPACE + "{["):
+            candidate = self._make(start, len(text), None, ())
+            if candidate.label_in(text) in (Label.EXAMPLE, Label.DRAFT):
+                found = _WORDS_AGAIN.search(text, start)
                 if found is not None:  # it was cut off before, and the answer goes on
                     return found.start()
             self._found.is_cut_off = True
         return start + 1
 
-    def _broken(self, start: int, problem: str) -> int:
+    def _broken(self, start: int, problem: str, *, is_certain: bool = True) -> int:
         end = self._balanced_end(start)
         candidate = self._make(start, end, None, ())
         candidate.problem = problem
+        candidate.is_weak = not is_certain and not _starts_line(self._text, start, candidate.begin)
         if end == len(self._text) and candidate.label_in(self._text) in (Label.EXAMPLE, Label.DRAFT):
             found = _WORDS_AGAIN.search(self._text, start)
             end = candidate.end = found.start() if found is not None else end
         self._found.candidates.append(candidate)
-        return end
+        return self._past(end)
 
     def _balanced_end(self, start: int) -> int:
         """Give where brackets are balanced again, whatever else stands there, or where a fence or the text ends."""
@@ -297,20 +287,21 @@ class Finder:
             depth += 1 if bracket.group() in "{[｛［" else -1
             if depth <= 0:
                 return bracket.end()
-        return self._fence_end if self._fence is not None else len(self._text)
+        return max(self._region_end(), start + 1)
 
     # --- documents that were escaped as a whole ---
 
     def _read_escaped(self, start: int) -> int:
         """Read a document of which every string was escaped once more, as JSON or as HTML."""
-        end = self._region_end()
+        text, end = self._text, self._region_end()
         found, repair = self._unescaped_in(start, end)
-        if found.is_cut_off and end < len(self._text):
+        if found.is_cut_off and end < len(text):
             # A string may hold the mark that ends a fence.
-            longer, repair = self._unescaped_in(start, len(self._text))
+            longer, repair = self._unescaped_in(start, len(text))
             if not longer.is_cut_off:
-                found, end = longer, len(self._text)
-        if found.is_cut_off and not found.candidates:
+                found, end = longer, len(text)
+        is_open = text[start - 1 : start] == '"' and not text[:end].rstrip(SPACE).endswith('"')
+        if is_open or (found.is_cut_off and not found.candidates):
             self._found.is_cut_off = True
             return end
         if len(found.candidates) != 1 or found.candidates[0].start:
@@ -328,8 +319,11 @@ class Finder:
         text, repair = self._text[start:end], "escaped_document"
         if _ESCAPED.match(text):
             text = _unescaped(text)
+        elif _LONG_REFERENCE.search(text):
+            return Found(), "html_entities"
         else:
             text, repair = html.unescape(text), "html_entities"
+        text = readable(text)
         if _ESCAPED.match(text) or _ENTITIES.search(text):
             return Found(), repair  # escaped more than once
         return Finder(text, self._budget).find(), repair
@@ -339,22 +333,45 @@ class Finder:
     def _make(self, start: int, end: int, value: Any, repairs: tuple[str, ...]) -> Candidate:
         candidates = self._found.candidates
         begin = candidates[-1].end if candidates else 0
-        fenced = self._fence is not None and self._fence_holds_json
+        fenced = self._fence is not None and self._fence.holds_json
         return Candidate(start, end, value, repairs, fenced, begin)
 
     def _add(self, start: int, end: int, value: Any, repairs: tuple[str, ...], *, is_quoted: bool = True) -> int:
-        text = self._text
         self._budget.spend(6)
-        if _KEY_BEFORE.search(text, max(0, start - 40), start) and _member_before(text, start):
-            return self._broken(start, "a value whose object has no beginning")
-        if isinstance(value, dict) and _MEMBER_AFTER.match(text, end):
-            return self._broken(start, "members follow after the end of their object")
+        self._past(end)
         candidate = self._make(start, end, value, repairs)
         candidate.is_weak = not candidate.is_fenced and self._is_weak(candidate, is_quoted)
+        fragment = self._is_fragment(candidate)
+        if fragment:
+            return self._broken(start, fragment)
         if candidate.is_weak and not self._is_named(start, end):
+            return end
+        if candidate.is_fenced and _COMMENT_LINE.search(self._text, max(candidate.begin, start - 200), start):
             return end
         self._found.candidates.append(candidate)
         return end
+
+    def _is_fragment(self, candidate: Candidate) -> str:
+        """Tell why a value is not a whole one: what stands beside it belongs to it."""
+        text, start, end = self._text, candidate.start, candidate.end
+        before = text[max(candidate.begin, start - 130) : start]
+        follows_comma = _COMMA_BEFORE.search(before) is not None
+        if _MEMBER_BEFORE.search(before):
+            return "a value whose object has no beginning"
+        if (follows_comma or _KEY_BEFORE.search(before)) and self._is_in_brackets(candidate.begin, start):
+            return "a part of something that cannot be read"
+        if isinstance(candidate.value, dict):
+            has_word_after = _WORD_AFTER.match(text, end) and text.count("}", end) > text.count("{", end)
+            if has_word_after or _MEMBER_AFTER.match(text, end):
+                return "members follow after the end of their object"
+        after = text[end : end + 200].lstrip(SPACE)
+        if after[:1] in ENDS and (follows_comma or candidate.is_weak or _GOES_ON.match(after)):
+            return "a bracket closes after it that was not opened"
+        return ""
+
+    def _is_in_brackets(self, begin: int, start: int) -> bool:
+        between = self._text[max(begin, start - 2000) : start]
+        return any(between.count(one) > between.count(other) for one, other in (("{", "}"), ("[", "]"), ("｛", "｝")))
 
     def _is_weak(self, candidate: Candidate, is_quoted: bool) -> bool:
         value = candidate.value
@@ -374,18 +391,18 @@ class Finder:
         return is_last or line == start or _NAMING.search(text, line, start) is not None
 
 
-@lru_cache(maxsize=16)
-def _closing(mark: str) -> re.Pattern[str]:
-    """Match the mark that closes a fence: on a line of its own or after a bracket; in a string there may be others."""
-    return re.compile(rf"(?:\n[ \t>]*|[}}\]｝］][ \t]*)(?P<mark>{mark[0]}{{{len(mark)},}})(?!\w)")
-
-
 #: What is wrong with a candidate in a fence that was closed before it.
 CUT_IN_FENCE = "it is cut off: its fence ends before it"
 
 
-def _member_before(text: str, start: int) -> bool:
-    return re.search(r"\"[^\"\n]{1,100}\"\s*:\s*\Z", text[max(0, start - 120) : start]) is not None
+@lru_cache(maxsize=16)
+def _closing(mark: str) -> re.Pattern[str]:
+    """Match the mark that closes a fence: on a line of its own or after a bracket; in a string there may be others."""
+    return re.compile(rf"(?:\n[ \t>]*+|[}}\]｝］][ \t]*+)(?P<mark>{mark[0]}{{{len(mark)},}})(?!\w)")
+
+
+def _starts_line(text: str, at: int, begin: int) -> bool:
+    return at == begin or text[at - 1] == "\n" or not text[max(begin, at - 50) : at].strip(SPACE)
 
 
 def _holds_objects(value: list[Any]) -> bool:
@@ -404,7 +421,7 @@ def _unescaped(text: str) -> str:
 
 def scalar_in_fence(text: str) -> Iterator[Any]:
     """Give the values of fences that hold nothing but one strict JSON value."""
-    for found in re.finditer(r"(`{3,}|~{3,})[\w-]*[ \t]*\n(.{0,2000}?)\n[ \t]*\1", text, re.DOTALL):
+    for found in _SCALAR_FENCE.finditer(text):
         try:
             yield loads(found.group(2).strip(SPACE))
         except ValueError:

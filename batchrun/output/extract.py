@@ -7,14 +7,24 @@ those that are called final, then the last one. What stays ambiguous fails.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchrun.output.candidates import CUT_IN_FENCE, Candidate, Finder, after_thoughts, scalar_in_fence
-from batchrun.output.labels import Label, is_alternative, is_enumerated, is_only_a_draft, is_series, is_withdrawn
+from batchrun.output.candidates import CUT_IN_FENCE, Candidate, Finder, scalar_in_fence
+from batchrun.output.labels import (
+    Label,
+    is_alternative,
+    is_enumerated,
+    is_of_another,
+    is_only_a_draft,
+    is_series,
+    is_withdrawn,
+)
 from batchrun.output.signs import SPACE, Budget, BudgetError
 from batchrun.output.strict import NotJsonError, UnkeepableError, loads, same
+from batchrun.output.thoughts import after_thoughts
 from batchrun.records import ErrorKind, readable
 
 if TYPE_CHECKING:
@@ -232,7 +242,8 @@ class _Extraction:
             if any(
                 self._label(one) is Label.EXAMPLE or is_only_a_draft(one.before(text), one.after(text)) for one in valid
             ):
-                return _failed("the only JSON that fits is called an example or a draft")
+                only_example = _failed("the only JSON that fits is called an example or a draft")
+                return self._broken_beside(valid[-1], candidates) or only_example
             kept = valid
         pool = [one for one in kept if one.is_fenced] or kept
         finals = [one for one in kept if self._label(one) is Label.FINAL]
@@ -247,15 +258,24 @@ class _Extraction:
         method = "tool_call" if chosen.is_tool_call else "fence" if chosen.is_fenced else "embedded"
         return Extracted(chosen.value, method, chosen.repairs)
 
+    def _broken_beside(self, chosen: Candidate, candidates: Sequence[Candidate]) -> Extracted | None:
+        """Give the failure if something broken may be what is meant, and not this candidate."""
+        for one in candidates:
+            if one.problem is None or one.is_weak or not self._is_meant(one) or one.is_fenced < chosen.is_fenced:
+                continue
+            if one.start < chosen.start and self._label(chosen) is Label.FINAL:
+                continue
+            if one.problem == CUT_IN_FENCE:
+                return _cut_off()
+            return _failed(f"broken JSON beside another piece of JSON: {one.problem}")
+        return None
+
     def _rival(self, chosen: Candidate, pool: list[Candidate], candidates: Sequence[Candidate]) -> Extracted | None:
         """Give the failure if another candidate may as well be the one that is meant."""
         text = self._rest
-        for one in candidates:
-            is_later = one.start > chosen.start and one.problem is not None
-            if is_later and self._is_meant(one) and one.is_fenced >= chosen.is_fenced:
-                if one.problem == CUT_IN_FENCE:
-                    return _cut_off()
-                return _failed(f"broken JSON after another piece of JSON: {one.problem}")
+        broken = self._broken_beside(chosen, candidates)
+        if broken is not None:
+            return broken
         if is_withdrawn(text[chosen.end : chosen.end + 200]):
             return _failed("the only JSON that fits is taken back after it")
         others = [one for one in pool if one is not chosen and not same(one.value, chosen.value)]
@@ -265,13 +285,14 @@ class _Extraction:
         if self._label(chosen) is Label.FINAL and self._label(last) is not Label.FINAL:
             return None
         between = text[last.end : chosen.start].strip(SPACE + ",，;；")
-        if not between.strip("`~ \n"):
-            return None if chosen.is_fenced and last.is_fenced and "`" in between else _failed(_SEVERAL)
+        if not re.sub(r"[`~]{3,}\w*|\s", "", between):
+            return _failed(_SEVERAL)
         if is_alternative(chosen.between(text)) or is_alternative(last.between(text)):
             return _failed(_SEVERAL)
         before = last.before(text)
         is_one_of_several = is_enumerated(before) or is_enumerated(last.between(text))
-        if (is_enumerated(chosen.before(text)) and is_one_of_several) or is_series(before, chosen.before(text)):
+        words = chosen.before(text)
+        if (is_enumerated(words) and is_one_of_several) or is_series(before, words) or is_of_another(before, words):
             return _failed(_SEVERAL)
         return None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchrun.output.quotes import CLOSERS, NESTING
-from batchrun.output.signs import AmbiguousError, BrokenError, CutOffError
+from batchrun.output.signs import COMMAS, ENDS, SPACE, AmbiguousError, BrokenError, CutOffError
 from batchrun.output.strict import scan
 from batchrun.records import readable
 
@@ -64,7 +64,7 @@ class QuotedReader:
         opener = text[start]
         self._place.begin = start + 1
         end, inner = self._end_of_document(start + 1, opener) or self._end(start + 1, opener)
-        if not text[end + 1 : end + 200].strip() and end + 200 >= len(text):
+        if not text[end + 1 : end + 200].strip(SPACE + ",，") and end + 200 >= len(text):
             raise CutOffError(start)  # a string is never the last of a document
         raw = text[start + 1 : end]
         if inner:
@@ -152,17 +152,32 @@ class QuotedReader:
         return sign in "'’" and len(around) == 2 and around.isalpha() and around.isascii()
 
     def _check_pairs(self, raw: str, inner: list[int], start: int) -> None:
+        """See that the quotes that stand as text are pairs around words; raise `AmbiguousError` if not."""
         text = self._text
-        paired = [at for at in inner if not text[at - 1].isdigit()]  # 15.6" is a measure
-        looks_whole = raw.lstrip().startswith(("{", "[")) and raw.rstrip().endswith(("}", "]"))
+        if self._place.context == "key" and _IN_NO_KEY.search(raw):
+            raise AmbiguousError(start, "a key that may hold a member")
+        paired = [at for at in inner if not self._is_measure(at)]
         if len(inner) % 2 and len(paired) % 2:
             raise AmbiguousError(start, "quotes inside of a string that are no pairs")
-        if len(inner) % 2 == 0 and not all(
-            _WORDS.search(text, one + 1, other) for one, other in zip(inner[::2], inner[1::2], strict=True)
-        ):
-            raise AmbiguousError(start, "quotes inside of a string with nothing between them")
+        looks_whole = raw.lstrip().startswith(("{", "[")) and raw.rstrip().endswith(("}", "]"))
+        if len(inner) % 2 == 0:
+            for one, other in zip(inner[::2], inner[1::2], strict=True):
+                if _WORDS.search(text, one + 1, other) is None:
+                    raise AmbiguousError(start, "quotes inside of a string with nothing between them")
+                if _JOINED.match(text[one + 1 : min(other, one + 100)]):
+                    raise AmbiguousError(start, "an expression, or a string with quotes")
+        if _OBJECT_INSIDE.search(raw):
+            looks_whole = _is_balanced(raw)
+            if not looks_whole:
+                raise AmbiguousError(start, "a string that holds what may be the end of its object")
         if not looks_whole and _MEMBER_INSIDE.search(raw):
             raise AmbiguousError(start, "a string that holds what may be a further member")
+
+    def _is_measure(self, at: int) -> bool:
+        """Tell whether a quote stands for inches or seconds: 15.6" and words after it."""
+        text = self._text
+        after = text[at + 1 : at + 20].lstrip()[:1]
+        return text[at - 1].isdigit() and after not in COMMAS and after not in ENDS and after not in ":："
 
     def _decoded(self, raw: str, opener: str) -> str:
         if "\\" not in raw:
@@ -198,7 +213,20 @@ class QuotedReader:
 
 _WORDS = re.compile(r"[^\W_]|[?？!！%@#&*+=<>/…—-]")
 #: Inside of a string: what looks like the end of another one, a key and a colon.
-_MEMBER_INSIDE = re.compile(r"[\",]\s*\"[^\"\n]{1,60}\"\s*:")
+_OBJECT_INSIDE = re.compile(r"\{\s*\"[^\"\n]{1,60}\"\s*:")
+_MEMBER_INSIDE = re.compile(r"[\",]\s*\"[^\"\n]{1,60}\"\s*:|\"\s*,\s*[^\s\",:，：]{1,40}\"\s*:")
+_IN_NO_KEY = re.compile(r"[,，;；:：\n{}\[\]]")
+_JOINED = re.compile(r"\s*\+[^+]{0,90}\+\s*\Z")
+
+
+def _is_balanced(raw: str) -> bool:
+    """Tell whether the braces of a text open and close in order."""
+    depth = 0
+    for sign in raw:
+        depth += (sign == "{") - (sign == "}")
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _is_bad(body: str, opener: str) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from batchrun.job import JobError
 
@@ -29,8 +28,8 @@ class Schema:
         import jsonschema_rs
 
         try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
+            value = json.loads(text)  # whole numbers of any length stay as they are
+        except (ValueError, RecursionError) as error:
             raise JobError(f"{name}: not valid JSON: {error}") from error
         if not isinstance(value, dict | bool):
             raise JobError(f"{name}: a schema is a JSON object")

@@ -8,6 +8,7 @@ becomes U+FFFD, because no UTF-8 file can hold it; the texts read here have none
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,6 +23,7 @@ MAX_DEPTH = 254
 #: The whole numbers of more digits that Python reads take quadratic time.
 MAX_DIGITS = 4_000
 
+_IS_NOT_ZERO = re.compile(r"[-+]?[0.]*[1-9]")
 _WINDOW = 2_000
 #: An escape, a literal or a number that the end of a window cuts is found to be wrong so many characters before it.
 _LONGEST_TOKEN = 16
@@ -111,7 +113,7 @@ def whole_number(digits: str) -> int:
 def real_number(text: str) -> float:
     """Read a number with a fraction or an exponent. Raises `UnkeepableError` if it is beyond the range."""
     value = float(text)
-    if value - value != 0:  # infinite
+    if value - value != 0 or (value == 0 and _IS_NOT_ZERO.match(text)):
         raise UnkeepableError(f"the number {text[:40]} is out of the range of a double")
     return value
 
@@ -119,11 +121,9 @@ def real_number(text: str) -> float:
 def _checked(value: Any, text: str) -> Any:
     if not isinstance(value, str | dict | list):
         return value
-    if "\\u" in text:
-        value = _readable(value)
     if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(value):
         raise UnkeepableError(_TOO_DEEP)
-    return value
+    return _readable(value) if "\\u" in text else value
 
 
 def _readable(value: Any) -> Any:

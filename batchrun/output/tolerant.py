@@ -55,6 +55,9 @@ _TO_HALF_WIDTH = {
 }
 _FULL_DIGIT = re.compile(r"[０-９]")
 _ENTITY = re.compile(r"&(?:quot|apos|#\d+|#x[0-9a-fA-F]+);?")
+#: After a comma, a name and a value, and no colon between them.
+_NO_COLON = re.compile(r"[ \t]*[A-Za-z_]\w{0,30}[ \t]+[^,，:：\n]{1,60}[,，}\n]")
+_APART = re.compile(r"[0-9]{1,3}[ \t]+[0-9]{3}(?![0-9])|.*(?<![0-9.])0[0-9]")
 _CALL = re.compile(r"(?:new\s+)?[A-Za-z_][\w.]*\s*\(")
 #: Where a bare value may end; a comma and a line's end only if what follows fits.
 _BARE_STOP = re.compile(r"[,，、;；\n\r}\]｝］】)）{\[｛［\"“”＂`]|(?<=[\s\u3000])(?://|/\*|#)|\.{3,}|…")
@@ -368,7 +371,11 @@ class Reader:
     def _cut_off_at(self, position: int) -> None:
         """Raise `CutOffError` if nothing but the beginning of a bare word is left of the text."""
         rest = self._text[position : position + 100]
-        if self.looks_like_json and position + len(rest) >= len(self._text) and re.fullmatch(r"[\w$-]*\s*", rest):
+        if (
+            self.looks_like_json
+            and position + len(rest) >= len(self._text)
+            and re.fullmatch(r"(?:/\*?|[\w$-]*)\s*", rest)
+        ):
             raise CutOffError(position)
 
     # --- values ---
@@ -427,7 +434,11 @@ class Reader:
             raise BrokenError(position, f"{what} is missing", looks=self.looks_like_json)
         if end >= len(text):
             raise CutOffError(position)
+        if word[0] in ":：=":
+            raise BrokenError(position, f"{word[0]!r} where a value was expected", looks=self.looks_like_json)
         if frame.opener != "{" and _NUMBERS_APART.match(word):
+            if _APART.match(word):
+                raise AmbiguousError(position, "one number with spaces in it, or several")
             first = re.match(r"\S+", word)
             self._put(frame, self._scalar(first.group(), position), position)  # type: ignore[union-attr]
             return position + first.end()  # type: ignore[union-attr]
@@ -451,7 +462,7 @@ class Reader:
                 continue
             if sign in ")）" or self._place.ends_bare(here, position, is_member=is_member):
                 return here
-            if sign in COMMAS:
+            if sign in COMMAS and not (is_member and _NO_COLON.match(text, at)):
                 continue
             if sign in "\n\r":
                 raise BrokenError(here, "a value without quotes that goes on in the next line")
@@ -518,7 +529,7 @@ class Reader:
 
 
 #: A value without quotes is no longer than this.
-_MAX_BARE = 2_000
+_MAX_BARE = 5_000
 _JOINED = re.compile(r"\s*\+\s*(?=[\"'])[\"']")
 _TUPLE = re.compile(
     r"[(（]\s*(?:[)）]|(?:\"[^\"\n]{0,200}\"|'[^'\n]{0,200}'|-?[0-9.]{1,30}|True|False|None|\()\s*(?:,|\(|[)）]\s*[,\])}]))"
