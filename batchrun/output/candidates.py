@@ -50,6 +50,8 @@ _COMMA_BEFORE = re.compile(r"[,，]\s*\Z")
 #: After a bracket too many, these show that it closed something.
 _GOES_ON = re.compile(r"[}\]｝］】\s]*+[,，\"“{\[]")
 _MEMBER_BEFORE = re.compile(r"\"[^\"\n]{1,100}\"\s*:\s*\Z")
+#: A text that ends with one of these was not cut off in the middle of a value.
+_LAST_SIGNS = frozenset("}]｝］】`。.！!？?）)")
 _COMMENT_LINE = re.compile(r"\n[ \t]*+(?://|#)[^\n]*\Z")
 _COMMENTS = re.compile(r"//[^\n]*|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?|(?<=\s)#[^\n]*")
 #: A line of words after JSON.
@@ -273,10 +275,14 @@ class Finder:
         end = self._balanced_end(start)
         candidate = self._make(start, end, None, ())
         candidate.problem = problem
-        candidate.is_weak = not is_certain and not _starts_line(self._text, start, candidate.begin)
-        if end == len(self._text) and candidate.label_in(self._text) in (Label.EXAMPLE, Label.DRAFT):
-            found = _WORDS_AGAIN.search(self._text, start)
-            end = candidate.end = found.start() if found is not None else end
+        text = self._text
+        candidate.is_weak = not is_certain and not _starts_line(text, start, candidate.begin)
+        if end == len(text):
+            found = _WORDS_AGAIN.search(text, start)
+            if candidate.label_in(text) in (Label.EXAMPLE, Label.DRAFT):
+                end = candidate.end = found.start() if found is not None else end
+            elif found is None and not candidate.is_weak and text.rstrip()[-1:] not in _LAST_SIGNS:
+                self._found.is_cut_off = True  # whatever else is wrong with it
         self._found.candidates.append(candidate)
         return self._past(end)
 

@@ -164,7 +164,7 @@ class _Extraction:
 
     def _unwrap(self, call: Candidate) -> list[str]:
         """Take the arguments of a call that a model wrote as text."""
-        arguments = call.value["arguments"]
+        arguments = call.value.get("function", call.value)["arguments"]
         if isinstance(arguments, str):
             try:
                 arguments = loads(arguments)
@@ -306,7 +306,11 @@ def _all_same(one: Candidate, others: Sequence[Candidate]) -> bool:
 
 def _is_call(value: Any) -> bool:
     """Tell whether a value is a call of a function as models write it when they write it as text."""
-    return isinstance(value, dict) and {"name", "arguments"} <= value.keys() <= {"name", "arguments", "id", "type"}
+    if not isinstance(value, dict):
+        return False
+    if "function" in value and value.keys() <= {"id", "type", "function", "index"}:
+        return _is_call(value["function"])
+    return {"name", "arguments"} <= value.keys() <= {"name", "arguments", "id", "type"}
 
 
 def _all_repairs(candidates: Sequence[Candidate]) -> tuple[str, ...]:

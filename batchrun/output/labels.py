@@ -19,14 +19,14 @@ _LINE_MARKS = re.compile(r"(?:`{3,}|~{3,})[\w+-]*[ \t]*\Z")
 _SENTENCE_END = re.compile(r"[。！？!?]+(?=[^。！？!?]*\w)")
 #: A mention of an example that was followed is no label, nor is one that is denied, nor a title.
 _FOLLOWED = re.compile(
-    r"《[^》\n]{0,60}》|(?:不是|并非|而非|不属于|没有|无需|未参考)(?:一个|任何)?(?:格式|输出)?(?:示例|样例|范例|例子|模板|初稿|草稿|草案)"
+    r"《[^》\n]{0,60}》|\{[^{}\n]{0,60}\}|(?:不是|并非|而非|不属于|没有|无需|未参考)(?:一个|任何)?(?:格式|输出)?(?:示例|样例|范例|例子|模板|初稿|草稿|草案)"
     r"|\bnot (?:an?|the) (?:example|sample|template|draft)\b|"
     r"(?:按照?|依照|参照|参考|根据|遵循|仿照|符合|基于|following|based on|according to|per)[^，。,:：\n]{0,12}?"
     r"(?:示例|样例|范例|例子|模板|格式|example|sample|template|format|draft|初稿|草稿|原文|输入|input)",
     re.IGNORECASE,
 )
 _EXAMPLE = re.compile(
-    r"(?:示例|样例|范例|例子|例如|比如|譬如|举例|举个例|模板(?!变量|渲染|内容|引擎)|格式为|格式应|格式要求|格式说明|占位|勿当|参考(?:资料|文献|字段|格式)|资料来源|数据来源|附注|脚注)(?=.{0,14}\Z)"
+    r"(?:示例|样例|范例|例子|例如|比如|譬如|举例|举个例|模板(?=(?:如下|为|是)?[：:\s]*\Z|示|格)|格式为|格式应|格式要求|格式说明|占位|勿当|参考(?:资料|文献|字段|格式)|资料来源|数据来源|附注|脚注)(?=.{0,14}\Z)"
     r"|(?:不应|不应该|不要|不能|不可|而不是|而非|不是|禁止|避免)(?:再|直接|只)?(?:输出|返回|写成?|填写?|给出)?[\s:：]*\Z"
     r"|\b(?:not|instead of|rather than)\s*\Z"
     r"|(?:如果|若是|若|假如|倘若|万一|否则)(?=[^。！？\n]{0,60}(?:返回|输出|填写?|写成?|记为|应为|则为))"
@@ -61,6 +61,7 @@ _AFTERWARDS_EN = re.compile(
     r"(?:first[ \t]++|rough[ \t]++)?(?P<label>example|sample|template|draft)\b(?! of the)",
     re.IGNORECASE,
 )
+_DROPPED = re.compile(r"[ \t]*(?:已经?|应|请|可|均)?(?:被)?(?:忽略|作废|略过|删除|弃用|废弃)")
 _ALTERNATIVE = re.compile(
     r"或者|或是|\A\W*或\W*\Z|要么|也可以|也可能|也有可能|另一种|另一个可能|另有|备选|方案\s*[一二三四五\dA-D]|选项\s*[一二三四五\dA-D]|版本\s*[一二三四五\dA-D]|[A-D一二三四五甲乙]\s*(?:版本?|方案|选项)|两者都|都可以|均可|任选"
     r"|\A\W*(?:以及|和|与|及|还有|并且|另外)\W*\Z|\A\W*(?:and|plus)\W*\Z|可能(?:性|结果|的)|之一|二选一|\bor\b|\balternative(?:ly)?\b|\beither\b|\boption\b|\bpossib",
@@ -99,6 +100,8 @@ def label_of(before: str, after: str) -> Label:
     afterwards = _AFTERWARDS.match(after) or _AFTERWARDS_EN.match(after)
     if afterwards:
         return Label.DRAFT if _ONLY_DRAFT.search(afterwards["label"]) else Label.EXAMPLE
+    if _DROPPED.match(after):
+        return Label.DRAFT
     words = _FOLLOWED.sub("", before)
     final = max((one.end() for one in _FINAL.finditer(words)), default=-1)
     clause = max(words.rstrip("，,：: ").rfind(sign) for sign in "，,")
