@@ -350,6 +350,8 @@ class Finder:
         fragment = self._is_fragment(candidate)
         if fragment:
             return self._broken(start, fragment)
+        if candidate.is_weak and start == candidate.begin > 0:
+            candidate.is_weak = False  # it follows another one without a word
         if candidate.is_weak and not self._is_named(start, end):
             return end
         if candidate.is_fenced and _COMMENT_LINE.search(self._text, max(candidate.begin, start - 200), start):
