@@ -22,7 +22,8 @@ _ENTITY = r"(?:quot|#34|#39|apos|#x22|#x27|ldquo)"
 _QUOTE = r"[\"“”'‘’「『＂`]"
 _COMMON = rf"{_QUOTE}|//|/\*|#|,|&{_ENTITY};|\\+[\"n]|\Z"
 _OPENER = re.compile(
-    rf"[{{｛](?={_S}(?:{_COMMON}|[}}｝]|[^\s\"“”'‘’「」{{}}\[\]:：,，…=()]{{1,60}}[ \t]*[:：=]))"
+    rf"[{{｛](?={_S}(?:{_COMMON}|[}}｝]|[^\s\"“”'‘’「」{{}}｛｝［］\[\]:：,，…=()]{{1,60}}[ \t]*[:：=]))"
+    r"|(?:(?<=\n)|(?<![\s\S])|(?<=[:：]))[{｛](?=[^\n{}｛｝]{0,40}?[\"”'’][ \t]*[:：])"
     rf"|[\[［](?={_S}(?:{_COMMON}|[\]］{{｛\[［(\w\-+.…]))"
     rf"|【(?={_S}(?:[\"“{{｛]))"
     r"|`{3,}|~{3,}"
@@ -39,7 +40,13 @@ _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\s\S])")
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 #: What begins so was meant to be JSON; a quote after a brace may begin a set of mathematics.
 _BEGINS = re.compile(rf"[\[［]{_S}(?:{_QUOTE}|[{{\[｛［])|[{{｛]{_S}[{{\[]")
-_BEGINS_SET = re.compile(rf"[{{｛]{_S}{_QUOTE}")
+_BEGINS_SET = re.compile(rf"[{{｛]{_S}{_QUOTE}[^\"“”'\n]{{0,80}}[\"”'’]{_S}[,，、}}｝|]")
+_BEGINS_MEMBER = re.compile(rf"[{{｛](?:{_S}{_QUOTE}|[^\n{{}}｛｝]{{0,40}}?[\"”'’][ \t]*[:：])")
+_MEMBERS_BEFORE = re.compile(
+    r"[\"'“”’\w]\s*[:：]\s*[^,，\n]{1,60}[,，]\s*[\"'“‘]?\w[^\"'“”,，\n]{0,40}[\"'”’]?\s*[:：]\s*\Z"
+)
+_OPENED_BEFORE = re.compile(r"[{｛\[［]\s*\Z")
+_GOES_ON_WITH = re.compile(r"\s*+(?:[,，;；\"“]|\w{1,40}[\"'”]?[:：](?![-)])|\w{1,40}[\"”]\s*[,，])")
 _NUMBERS = re.compile(r"[\[［][\s\d,，.\-+eE\[\]]*\Z")
 #: After an object, this is a member of it that stands outside.
 _MEMBER_AFTER = re.compile(rf"\s*+[,，]?\s*+{_QUOTE}[^\"“”'\n{{}}]{{1,100}}[\"”’'」』＂`]\s*+[:：]")
@@ -56,6 +63,8 @@ _COMMENT_LINE = re.compile(r"\n[ \t]*+(?://|#)[^\n]*\Z")
 _COMMENTS = re.compile(r"//[^\n]*|/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?|(?<=\s)#[^\n]*")
 #: A line of words after JSON.
 _WORDS_AGAIN = re.compile(r"\n(?=[^\W\d_][^\"{}\[\]\n]{2,60}[:：]?[ \t]*\n)|\n(?=[^\W\d_][^\"{}\[\]\n]{2,60}[:：])")
+#: So many parts of a text are read with one layer of escapes taken off.
+_MOST_UNESCAPINGS = 4
 _LONG_REFERENCE = re.compile(r"&#x?[0-9a-fA-F]{9}")
 _SCALAR_FENCE = re.compile(r"^[ \t]*(`{3,9}|~{3,9})[\w-]*[ \t]*\n([^\n]{0,2000})\n[ \t]*\1", re.MULTILINE)
 _BRACKETS = re.compile(r"[{}\[\]｛｝［］]")
@@ -130,6 +139,7 @@ class Finder:
         self._closings: dict[str, re.Match[str] | None] = {}
         self._fence_reader: tuple[int, int, Reader] | None = None
         self._entity = -1
+        self._unescapings = 0
 
     def find(self) -> Found:
         """Give them. Raises `BudgetError` where that would take too long."""
@@ -187,7 +197,9 @@ class Finder:
         text = self._text
         self._budget.spend(2)
         if _ESCAPED.match(text, start):
-            return self._read_escaped(start)
+            if self._unescapings < _MOST_UNESCAPINGS:
+                return self._read_escaped(start)
+            return self._broken(start, "an escaped document among others")
         if _STRICT.match(text, start):
             try:
                 value, end = scan(text, start)
@@ -200,7 +212,7 @@ class Finder:
         if self._entity < start:
             found = _ENTITIES.search(text, start)
             self._entity = found.start() if found else len(text)
-        if self._entity < self._region_end():
+        if self._entity < self._region_end() and self._unescapings < _MOST_UNESCAPINGS:
             return self._read_escaped(start)
         return self._read_tolerantly(start)
 
@@ -239,7 +251,11 @@ class Finder:
         if reader.looks_like_json or error.looks or _BEGINS.match(text, start):
             is_certain = reader.looks_like_json or error.looks
             return self._broken(start, f"character {error.position + shift}: {error.reason}", is_certain=is_certain)
-        if _BEGINS_SET.match(text, start) or (reader.has_members and text[start] in "{｛"):
+        if _BEGINS_SET.match(text, start):
+            return self._past(self._balanced_end(start))
+        if _BEGINS_MEMBER.match(text, start):
+            return self._broken(start, f"character {error.position + shift}: {error.reason}")
+        if text[start] in "{｛" and (reader.has_members or reader.has_bare_key):
             return self._past(self._balanced_end(start))
         return start + 1
 
@@ -300,6 +316,7 @@ class Finder:
     def _read_escaped(self, start: int) -> int:
         """Read a document of which every string was escaped once more, as JSON or as HTML."""
         text, end = self._text, self._region_end()
+        self._unescapings += 1
         found, repair = self._unescaped_in(start, end)
         if found.is_cut_off and end < len(text):
             # A string may hold the mark that ends a fence.
@@ -311,6 +328,7 @@ class Finder:
             self._found.is_cut_off = True
             return end
         if len(found.candidates) != 1 or found.candidates[0].start:
+            self._unescapings = _MOST_UNESCAPINGS
             if repair == "html_entities":
                 return self._read_tolerantly(start)
             return self._broken(start, "an escaped document that cannot be read")
@@ -366,6 +384,8 @@ class Finder:
         follows_comma = _COMMA_BEFORE.search(before) is not None
         if _MEMBER_BEFORE.search(before):
             return "a value whose object has no beginning"
+        if _OPENED_BEFORE.search(before) or _MEMBERS_BEFORE.search(before):
+            return "a part of something that has no beginning"
         if (follows_comma or _KEY_BEFORE.search(before)) and self._is_in_brackets(candidate.begin, start):
             return "a part of something that cannot be read"
         if isinstance(candidate.value, dict):
@@ -375,6 +395,18 @@ class Finder:
         after = text[end : end + 200].lstrip(SPACE)
         if after[:1] in ENDS and (follows_comma or candidate.is_weak or _GOES_ON.match(after)):
             return "a bracket closes after it that was not opened"
+        return self._goes_on_after(end)
+
+    def _goes_on_after(self, end: int) -> str:
+        """Tell whether a value goes on after its end: more members or elements, and a bracket that was not opened."""
+        text, depth = self._text, 0
+        if _GOES_ON_WITH.match(text, end) is None:
+            return ""
+        limit = min(self._region_end() if self._region_end() >= end else len(text), end + 300)
+        for bracket in _BRACKETS.finditer(text, end, limit):
+            depth += 1 if bracket.group() in "{[｛［" else -1
+            if depth < 0:
+                return "it goes on after its end"
         return ""
 
     def _is_in_brackets(self, begin: int, start: int) -> bool:
@@ -384,7 +416,8 @@ class Finder:
     def _is_weak(self, candidate: Candidate, is_quoted: bool) -> bool:
         value = candidate.value
         if isinstance(value, dict):
-            return not value or not (is_quoted or _starts_line(self._text, candidate.start, candidate.begin))
+            is_plain = is_quoted or len(value) > 1 or _starts_line(self._text, candidate.start, candidate.begin)
+            return not value or not is_plain
         return not any(isinstance(one, str | dict | list) for one in value) or not (is_quoted or _holds_objects(value))
 
     def _is_named(self, start: int, end: int) -> bool:

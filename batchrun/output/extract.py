@@ -21,6 +21,7 @@ from batchrun.output.labels import (
     is_only_a_draft,
     is_series,
     is_withdrawn,
+    names_final,
 )
 from batchrun.output.signs import SPACE, Budget, BudgetError
 from batchrun.output.strict import NotJsonError, UnkeepableError, loads, same
@@ -160,7 +161,19 @@ class _Extraction:
         chosen = [one for one in valid if not one.is_weak] or valid
         if not chosen:
             return self._none_valid(candidates, problems)
-        return self._choose(chosen, candidates)
+        final = self._final_is_invalid(chosen[-1], candidates, problems)
+        return final or self._choose(chosen, candidates)
+
+    def _final_is_invalid(
+        self, chosen: Candidate, candidates: Sequence[Candidate], problems: dict[int, list[str]]
+    ) -> Extracted | None:
+        """Give the failure if what is called final is of the same kind as what obeys the schema, and does not."""
+        for one in candidates:
+            if id(one) in problems and one.start > chosen.start and self._label(one) is Label.FINAL:
+                values = (one.value, chosen.value)
+                if all(isinstance(value, dict) for value in values) and one.value.keys() & chosen.value.keys():
+                    return _failed("; ".join(problems[id(one)]))
+        return None
 
     def _unwrap(self, call: Candidate) -> list[str]:
         """Take the arguments of a call that a model wrote as text."""
@@ -261,13 +274,18 @@ class _Extraction:
     def _broken_beside(self, chosen: Candidate, candidates: Sequence[Candidate]) -> Extracted | None:
         """Give the failure if something broken may be what is meant, and not this candidate."""
         for one in candidates:
-            if one.problem is None or one.is_weak or not self._is_meant(one) or one.is_fenced < chosen.is_fenced:
+            if one.problem is None or one.is_weak or not self._is_meant(one):
+                continue
+            if one.is_fenced < chosen.is_fenced and self._label(one) is not Label.FINAL:
                 continue
             if one.start < chosen.start and self._label(chosen) is Label.FINAL:
                 continue
             if one.problem == CUT_IN_FENCE:
                 return _cut_off()
             return _failed(f"broken JSON beside another piece of JSON: {one.problem}")
+        place = names_final(self._rest, chosen.end)
+        if place is not None and not any(one.start <= place < one.end or one.start == place for one in candidates):
+            return _failed("what is called final cannot be read")
         return None
 
     def _rival(self, chosen: Candidate, pool: list[Candidate], candidates: Sequence[Candidate]) -> Extracted | None:

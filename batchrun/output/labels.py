@@ -26,8 +26,8 @@ _FOLLOWED = re.compile(
     re.IGNORECASE,
 )
 _EXAMPLE = re.compile(
-    r"(?:示例|样例|范例|例子|例如|比如|譬如|举例|举个例|模板(?=(?:如下|为|是)?[：:\s]*\Z|示|格)|格式为|格式应|格式要求|格式说明|占位|勿当|参考(?:资料|文献|字段|格式)|资料来源|数据来源|附注|脚注)(?=.{0,14}\Z)"
-    r"|(?:不应|不应该|不要|不能|不可|而不是|而非|不是|禁止|避免)(?:再|直接|只)?(?:输出|返回|写成?|填写?|给出)?[\s:：]*\Z"
+    r"(?:示例|样例|范例|例子|例如|比如|譬如|举例|举个例|模板(?=(?:如下|为|是)?[：:\s]*\Z|示|格)|格式为|格式应|格式要求|格式说明|占位|勿当|参考(?:资料|文献|字段|格式)|资料来源|数据来源|附注|脚注|取值范围|可选值|枚举值|标签集|(?<![\u4e00-\u9fff])参考(?=[：:\s]*\Z))(?=.{0,14}\Z)"
+    r"|(?:不应|不应该|不要|不能|不可|没有|并未|而不是|而非|不是|禁止|避免)(?:再|直接|只)?(?:输出|返回|写成?|填写?|给出)?[\s:：]*\Z"
     r"|\b(?:not|instead of|rather than)\s*\Z"
     r"|(?:如果|若是|若|假如|倘若|万一|否则)(?=[^。！？\n]{0,60}(?:返回|输出|填写?|写成?|记为|应为|则为))"
     r"|\b(?:if|when|otherwise)\b(?=[^.!?\n`(){}]{0,60}\b(?:return|output|respond|reply|use)\b)"
@@ -35,7 +35,7 @@ _EXAMPLE = re.compile(
     re.IGNORECASE,
 )
 _DRAFT = re.compile(
-    r"初稿|草稿|草案|初步|初版|第一版|第一次|初次|修改前|更正前|修正前|旧版|旧的|原来的|之前的|一开始|有误|错误(?:的|写法|示范)|不正确|不对|废弃|作废|截断|中断|不完整|待(?:校对|处理|分析|修正|标注|审核|清洗)|(?:提供|给出|输入|发来|粘贴)的|仅供(?:参考|对照)"
+    r"初稿|草稿|草案|初步|初版|第一版|第一次|初次|修改前|更正前|修正前|旧版|旧的|旧结果|旧值|原值|原结果|原来的|之前的|一开始|有误|错误(?:的|写法|示范)|不正确|不对|废弃|作废|截断|中断|不完整|待(?:校对|处理|分析|修正|标注|审核|清洗)|(?:提供|给出|输入|发来|粘贴)的|仅供(?:参考|对照)"
     r"|\bdraft\b|\binitial(?:ly)?\b|\bfirst (?:attempt|version|try|pass)\b|\bpreliminary\b"
     r"|\bwrong\b|\bincorrect\b|\bprevious\b"
     r"|\binput\b|输入(?:数据|为|如下|：|:)|原始(?:数据|输入|文本)",
@@ -61,7 +61,10 @@ _AFTERWARDS_EN = re.compile(
     r"(?:first[ \t]++|rough[ \t]++)?(?P<label>example|sample|template|draft)\b(?! of the)",
     re.IGNORECASE,
 )
-_DROPPED = re.compile(r"[ \t]*(?:已经?|应|请|可|均)?(?:被)?(?:忽略|作废|略过|删除|弃用|废弃)")
+_DROPPED = re.compile(
+    r"[ \t]*(?:已经?|应|请|可|均)?(?:被)?(?:忽略|作废|略过|删除|弃用|废弃)"
+    r"|[ \t]*(?:是|为|属于)?(?:错误|占位|不正确|不对|旧)"
+)
 _ALTERNATIVE = re.compile(
     r"或者|或是|\A\W*或\W*\Z|要么|也可以|也可能|也有可能|另一种|另一个可能|另有|备选|方案\s*[一二三四五\dA-D]|选项\s*[一二三四五\dA-D]|版本\s*[一二三四五\dA-D]|[A-D一二三四五甲乙]\s*(?:版本?|方案|选项)|两者都|都可以|均可|任选"
     r"|\A\W*(?:以及|和|与|及|还有|并且|另外)\W*\Z|\A\W*(?:and|plus)\W*\Z|可能(?:性|结果|的)|之一|二选一|\bor\b|\balternative(?:ly)?\b|\beither\b|\boption\b|\bpossib",
@@ -71,6 +74,11 @@ _ORDINAL = re.compile(r"[一二三四五六七八九十\d甲乙丙丁①②③�
 _NAME = re.compile(r"[\W_]*(\w{1,10})[\W_]*[:：]?[\W_]*")
 _RESULT = re.compile(
     r"结果|输出|答案|JSON|如下|回答|分析|思考|提取|抽取|整理|返回|总结|[修改更最正错新旧前后]|result|output|answer|final|analysis",
+    re.IGNORECASE,
+)
+_FINAL_HERE = re.compile(
+    r"(?:最终|最后|修正|更正|改正|修改|修订|改为|正确|输出|final|corrected|revised|output)[^\n{}\[\]：:]{0,10}[：:]\s*"
+    r"(?:(?:`{3,}|~{3,})\w*\s*)?[{\[｛［\"“]",
     re.IGNORECASE,
 )
 _WITHDRAWN = re.compile(
@@ -139,6 +147,12 @@ def is_series(one: str, other: str) -> bool:
     """Tell whether the words before two pieces of JSON differ in nothing but a number."""
     series = _ORDINAL.sub("#", one)
     return "#" in series and one != other and series == _ORDINAL.sub("#", other)
+
+
+def names_final(text: str, begin: int) -> int | None:
+    """Give where something begins, after a place, that the words before it call final or the output; or None."""
+    found = _FINAL_HERE.search(text, begin)
+    return found.end() - 1 if found else None
 
 
 def is_withdrawn(after: str) -> bool:

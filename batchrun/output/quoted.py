@@ -130,7 +130,7 @@ class QuotedReader:
             return True
         elif inside.nested and sign in "\"'":
             inside.nested -= 1  # a pair of two kinds
-        elif sign in (inside.opener, inside.closers[0]) and not self._is_apostrophe(sign, here):
+        elif sign in (inside.opener, inside.closers[0], '"') and not self._is_apostrophe(sign, here):
             inside.quotes.append(here)
         return False
 
@@ -143,7 +143,8 @@ class QuotedReader:
                 return BrokenError(begin, "no colon after a key")
         if not is_cut:
             return BrokenError(begin, "a key that does not end")
-        if inside.has_marks and text.rstrip().endswith(("}", "]", "｝", "］", "```")):
+        is_disorder = inside.quotes if inside.opener == '"' else inside.has_marks
+        if is_disorder and text.rstrip().endswith(("}", "]", "｝", "］", "```")):
             return AmbiguousError(begin - 1, "quotes that end no string")
         return CutOffError(begin)
 
@@ -156,16 +157,16 @@ class QuotedReader:
         text = self._text
         if self._place.context == "key" and _IN_NO_KEY.search(raw):
             raise AmbiguousError(start, "a key that may hold a member")
-        paired = [at for at in inner if not self._is_measure(at)]
-        if len(inner) % 2 and len(paired) % 2:
+        paired = inner if len(inner) % 2 == 0 else [at for at in inner if not self._is_measure(at)]
+        if len(paired) % 2:
             raise AmbiguousError(start, "quotes inside of a string that are no pairs")
+        for one, other in zip(paired[::2], paired[1::2], strict=True):
+            if _WORDS.search(text, one + 1, other) is None:
+                raise AmbiguousError(start, "quotes inside of a string with nothing between them")
+            between = text[one + 1 : min(other, one + 100)]
+            if _JOINED.match(between) or _NO_QUOTATION.match(between):
+                raise AmbiguousError(start, "quotes inside of a string around what is no quotation")
         looks_whole = raw.lstrip().startswith(("{", "[")) and raw.rstrip().endswith(("}", "]"))
-        if len(inner) % 2 == 0:
-            for one, other in zip(inner[::2], inner[1::2], strict=True):
-                if _WORDS.search(text, one + 1, other) is None:
-                    raise AmbiguousError(start, "quotes inside of a string with nothing between them")
-                if _JOINED.match(text[one + 1 : min(other, one + 100)]):
-                    raise AmbiguousError(start, "an expression, or a string with quotes")
         if _OBJECT_INSIDE.search(raw):
             looks_whole = _is_balanced(raw)
             if not looks_whole:
@@ -211,11 +212,13 @@ class QuotedReader:
         return kept
 
 
-_WORDS = re.compile(r"[^\W_]|[?？!！%@#&*+=<>/…—-]")
+_WORDS = re.compile(r"[^\W_]|[?？!！%@#&*+=<>/—-]")
 #: Inside of a string: what looks like the end of another one, a key and a colon.
 _OBJECT_INSIDE = re.compile(r"\{\s*\"[^\"\n]{1,60}\"\s*:")
 _MEMBER_INSIDE = re.compile(r"[\",]\s*\"[^\"\n]{1,60}\"\s*:|\"\s*,\s*[^\s\",:，：]{1,40}\"\s*:")
 _IN_NO_KEY = re.compile(r"[,，;；:：\n{}\[\]]")
+#: A comma at the beginning or a colon at the end: the quotes are those of two strings.
+_NO_QUOTATION = re.compile(r"\s*[,，、;；]|\s*[:：]\s|[^:：]*[^\s:：]\s*[:：]\s*\Z")
 _JOINED = re.compile(r"\s*\+[^+]{0,90}\+\s*\Z")
 
 

@@ -27,7 +27,7 @@ COLON = re.compile(r"[:：]|=>|=(?!=)")
 _MARKS = "\\s!-#%-/:-@\\[-^`{-~，。：；！？、“”‘’「」『』（）【】［］｛｝《》…"
 _BARE = rf"(?:[^{_MARKS}0-9][^{_MARKS}\-.]{{0,60}}(?:[\-.][^{_MARKS}]{{1,60}}){{0,4}}+)"
 BARE_KEY = re.compile(rf"({_BARE}|[0-9]{{1,18}}){_SPACE}(?=[:：]|=>|=(?!=))")
-_QUOTED_KEY = re.compile(rf"[\"“”'‘’「『＂`][^\"“”\n{{}}「」]{{0,100}}[\"”“'’」』＂`]{_SPACE}(?:[:：]|=>)")
+_QUOTED_KEY = re.compile(rf"[\"“”'‘’「『＂`][^\"“”\n{{}}「」]{{0,100}}[\"”“'’」』＂`]{_SPACE}(?:[:：]|=>|=(?!=))")
 _WORD_KEY = re.compile(rf"{_BARE}{_SPACE}[:：](?!//)")
 _WORD_KEY_AND_VALUE = re.compile(
     rf"{_BARE}{_SPACE}[:：]{_SPACE}(?:[\"'“{{\[]|-?[0-9]|(?:true|false|null|True|False|None)\b)"
@@ -134,6 +134,8 @@ class Place:
         self._budget.spend()
         if self.context == "key":
             return COLON.match(self._text, _SPACES.match(self._text, after).end()) is not None  # type: ignore[union-attr]
+        if self._text.startswith("//", after):
+            return False  # no comment: a part of an address
         at = self._past(after)
         sign = self._text[at : at + 1]
         if not sign or sign in ENDS:
@@ -218,6 +220,10 @@ class Place:
             return False
         is_line_end = text[at] in "\r\n"
         after = self._past(at if is_line_end else at + 1)
+        for _ in range(_MOST_COMMAS):
+            if is_line_end or text[after : after + 1] not in COMMAS:
+                break
+            after = self._past(after + 1)  # one too many
         sign = text[after : after + 1]
         if not sign or sign in ENDS or sign in ")）":
             return True

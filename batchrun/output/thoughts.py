@@ -15,7 +15,8 @@ _TAG = re.compile(
 #: The end of a text that breaks off in a tag.
 _CUT_TAG = re.compile(r"</?t(?:h(?:i(?:n(?:k(?:i(?:n(?:g)?)?)?)?)?)?)?\Z|</\Z", re.IGNORECASE)
 _AFTER_CLOSE = re.compile(r"[ \t]*(?:\n|\r|[{\[`<｛]|\Z)")
-_AFTER_OPEN = re.compile(r"\s*[{\[｛]")
+#: After the beginning of a tag, what shows that the text speaks of it.
+_MENTION = re.compile(r"[^>▷\]]{0,20}[>▷\]]\s*(?:[`”\"'》]|标签|标记|块|段|tag|block)")
 _BRACKET = re.compile(r"[{\[｛]")
 #: So many tags are looked at closely.
 _LOOKS = 50
@@ -39,6 +40,8 @@ def after_thoughts(text: str) -> str | None:
             is_mention = False
         elif _is_end(text, tag, begin, opened, look=looks < _LOOKS):
             begin, opened = tag.end(), None
+        else:
+            opened = None
     if opened is not None and (_starts_line(text, opened, begin) or _holds_draft(text, opened)):
         return None
     if _CUT_TAG.search(text, max(begin, len(text) - 12)) and text.rfind("{", begin) < text.rfind("<", begin):
@@ -49,7 +52,7 @@ def after_thoughts(text: str) -> str | None:
 def _is_end(text: str, tag: re.Match[str], begin: int, opened: int | None, *, look: bool) -> bool:
     """Tell whether a closing tag ends thoughts."""
     if opened is not None:
-        return _starts_line(text, opened, begin)
+        return _starts_line(text, opened, begin) or not _is_mention(text, opened)
     if begin or not (_AFTER_CLOSE.match(text, tag.end()) or text[tag.start() - 1] in "\n。！？.!?"):
         return False
     # In JSON that is open it is text, unless it is thoughts that have an open brace, and the answer comes after them.
@@ -64,6 +67,13 @@ def _starts_line(text: str, at: int, begin: int) -> bool:
     return at == begin or text[at - 1] == "\n" or not text[max(begin, at - 50) : at].strip(SPACE)
 
 
+def _is_mention(text: str, opened: int) -> bool:
+    """Tell whether a text speaks of the tag at a place."""
+    return text[opened - 1] in "`“\"'《" or _MENTION.match(text, opened + 1) is not None
+
+
 def _holds_draft(text: str, opened: int) -> bool:
-    """Tell whether JSON stands directly after a tag that is never closed."""
-    return _AFTER_OPEN.match(text, text.index(">" if text[opened] == "<" else text[opened], opened) + 1) is not None
+    """Tell whether JSON follows a tag inside of a line that is never closed, and none stands before it."""
+    if _is_mention(text, opened):
+        return False
+    return _BRACKET.search(text, opened) is not None and _BRACKET.search(text, 0, opened) is None

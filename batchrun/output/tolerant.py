@@ -58,11 +58,17 @@ _ENTITY = re.compile(r"&(?:quot|apos|#\d+|#x[0-9a-fA-F]+);?")
 #: After a comma, a name and a value, and no colon between them.
 _NO_COLON = re.compile(r"[ \t]*[A-Za-z_]\w{0,30}[ \t]+[^,，:：\n]{1,60}[,，}\n]")
 _APART = re.compile(r"[0-9]{1,3}[ \t]+[0-9]{3}(?![0-9])|.*(?<![0-9.])0[0-9]")
+#: A number or a literal with signs after it that belong to neither; numbers with a comma that are not one.
+_STRAY = re.compile(
+    r"(?:[-+]?[0-9０-９][0-9０-９.．]*|true|false|null|True|False|None)\s*[:：。「」『』/\\;；、…=|&^]+\Z|.*(?<![A-Za-z])['‘’]|.*['‘’](?![A-Za-z])"
+)
+_LISTED = re.compile(r"[-+]?[0-9.]+\s*[,，](?![0-9]{3}(?:[,.]|\Z|\s*[^0-9\s]))")
+_MEMBER_LIKE = re.compile(r"[^\W\d]\w{0,40}\s*[:：]\s*(?!//)\S")
 _CALL = re.compile(r"(?:new\s+)?[A-Za-z_][\w.]*\s*\(")
 #: Where a bare value may end; a comma and a line's end only if what follows fits.
 _BARE_STOP = re.compile(r"[,，、;；\n\r}\]｝］】)）{\[｛［\"“”＂`]|(?<=[\s\u3000])(?://|/\*|#)|\.{3,}|…")
 _NUMBERS_APART = re.compile(r"-?[0-9.]+(?:[ \t]+-?[0-9.]+)+\Z")
-_PYTHON_PREFIX = re.compile(r"[urbURB]{1,2}(?=['\"])")
+_PYTHON_PREFIX = re.compile(r"(?:u|b|r|rb|br)(?=')")
 
 # Members that are not damaged, or damaged everywhere in the same way, are read by one match each.
 _S = r"[ \t\r\n]*+"
@@ -276,16 +282,20 @@ class Reader:
             self._skip(found.start())
         if colon != ":":
             self._note("full_width_punctuation")
-        if quoted is not None:
+        key = quoted if quoted is not None else single
+        if key is not None:
             self.looks_like_json = True
-            return str(quoted)
-        if single is not None:
-            self.looks_like_json = True
-            self._note("single_quotes")
-            return str(single)
+            self._check_key(key, found.start())
+            if quoted is None:
+                self._note("single_quotes")
+            return str(key)
         self._place.bare_keys = True
         self._note("bare_key")
         return str(word)
+
+    def _check_key(self, key: str, position: int) -> None:
+        if key[:1] in _NO_BEGINNING or (key and key.strip(SPACE)[:1] in COMMAS):
+            raise AmbiguousError(position, f"the key {key[:40]!r}: a comma on the wrong side of a quote")
 
     def _plain_string(self, found: re.Match[str]) -> str:
         self.looks_like_json = True
@@ -346,6 +356,7 @@ class Reader:
             self.begins_quoted = True
             self._place.context = "key"
             frame.key, position = self._quoted.read(position)
+            self._check_key(frame.key, at_quote)
             colon = COLON.match(text, self._skip(position))
             if colon is None:
                 if self._skip(position) >= len(text):
@@ -436,6 +447,8 @@ class Reader:
             raise CutOffError(position)
         if word[0] in ":：=":
             raise BrokenError(position, f"{word[0]!r} where a value was expected", looks=self.looks_like_json)
+        if frame.opener != "{" and _MEMBER_LIKE.match(word):
+            raise BrokenError(position, "a member where an element was expected", looks=self.looks_like_json)
         if frame.opener != "{" and _NUMBERS_APART.match(word):
             if _APART.match(word):
                 raise AmbiguousError(position, "one number with spaces in it, or several")
@@ -485,6 +498,8 @@ class Reader:
             if half != word:
                 self._note("full_width_digits")
             return number
+        if _STRAY.match(word) or _LISTED.match(word):
+            raise BrokenError(position, f"not a value: {word[:40]!r}", looks=self.looks_like_json)
         if _ENTITY.search(word):
             raise BrokenError(position, "an HTML entity in a value without quotes", looks=True)
         if _CALL.match(word):
@@ -528,6 +543,7 @@ class Reader:
         self._repairs[repair] = None
 
 
+_NO_BEGINNING = frozenset("\n\r")
 #: A value without quotes is no longer than this.
 _MAX_BARE = 5_000
 _JOINED = re.compile(r"\s*\+\s*(?=[\"'])[\"']")
