@@ -47,6 +47,7 @@ _MEMBERS_BEFORE = re.compile(
 )
 _OPENED_BEFORE = re.compile(r"[{｛\[［]\s*\Z")
 _GOES_ON_WITH = re.compile(r"\s*+(?:[,，;；\"“]|\w{1,40}[\"'”]?[:：](?![-)])|\w{1,40}[\"”]\s*[,，])")
+_WORD = re.compile(r"[{｛]\s*[\w$-]+\s*\Z")
 _NUMBERS = re.compile(r"[\[［][\s\d,，.\-+eE\[\]]*\Z")
 #: After an object, this is a member of it that stands outside.
 _MEMBER_AFTER = re.compile(rf"\s*+[,，]?\s*+{_QUOTE}[^\"“”'\n{{}}]{{1,100}}[\"”’'」』＂`]\s*+[:：]")
@@ -276,7 +277,7 @@ class Finder:
     def _cut(self, start: int, reader: Reader) -> int:
         text = self._text
         looks_like_json = reader.looks_like_json or reader.begins_quoted or _BEGINS.match(text, start) is not None
-        if not looks_like_json and (reader.has_bare_key or _NUMBERS.match(text, start)):
+        if not looks_like_json and (reader.has_bare_key or _NUMBERS.match(text, start) or _WORD.match(text, start)):
             looks_like_json = self._is_named(start, len(text))
         if looks_like_json or not _COMMENTS.sub("", text[start + 1 :]).strip(SPACE + "{["):
             candidate = self._make(start, len(text), None, ())
