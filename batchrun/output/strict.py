@@ -71,7 +71,9 @@ def scan(text: str, start: int) -> tuple[Any, int]:
 
 def _scanned(text: str) -> tuple[Any, int]:
     try:
-        return _SCAN(text, 0)
+        return (_SCAN_CHECKED if "e-" in text or "E-" in text else _SCAN)(text, 0)
+    except orjson.JSONDecodeError as error:
+        raise UnkeepableError("a number out of the range of a double") from error
     except StopIteration as missing:
         raise json.JSONDecodeError("a value is missing", "", missing.value) from missing
     except RecursionError:
@@ -157,6 +159,9 @@ def _refuse(name: str) -> Any:
     raise UnkeepableError(f"{name} is no JSON value")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse, parse_float=real_number)
+# For numbers the other reader is the fastest function that refuses those beyond the range; below it, it gives 0.
+_PLAIN = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse, parse_float=orjson.loads)
+_CHECKED = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse, parse_float=real_number)
 # The decoder's own method would raise for a missing value by counting lines from the beginning of the text.
-_SCAN: Callable[[str, int], tuple[Any, int]] = vars(_DECODER)["scan_once"]
+_SCAN: Callable[[str, int], tuple[Any, int]] = vars(_PLAIN)["scan_once"]
+_SCAN_CHECKED: Callable[[str, int], tuple[Any, int]] = vars(_CHECKED)["scan_once"]
