@@ -71,7 +71,9 @@ def scan(text: str, start: int) -> tuple[Any, int]:
 
 def _scanned(text: str) -> tuple[Any, int]:
     try:
-        return (_SCAN_CHECKED if "e-" in text or "E-" in text else _SCAN)(text, 0)
+        # One character is found faster than two.
+        has_exponent = ("e" in text and "e-" in text) or ("E" in text and "E-" in text)
+        return (_SCAN_CHECKED if has_exponent else _SCAN)(text, 0)
     except orjson.JSONDecodeError as error:
         raise UnkeepableError("a number out of the range of a double") from error
     except StopIteration as missing:
@@ -125,7 +127,7 @@ def _checked(value: Any, text: str) -> Any:
         return value
     if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(value):
         raise UnkeepableError(_TOO_DEEP)
-    return _readable(value) if "\\u" in text else value
+    return _readable(value) if "\\" in text and "\\u" in text else value
 
 
 def _readable(value: Any) -> Any:

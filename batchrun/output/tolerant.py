@@ -382,11 +382,8 @@ class Reader:
     def _cut_off_at(self, position: int) -> None:
         """Raise `CutOffError` if nothing but the beginning of a bare word is left of the text."""
         rest = self._text[position : position + 100]
-        if (
-            self.looks_like_json
-            and position + len(rest) >= len(self._text)
-            and re.fullmatch(r"(?:/\*?|[\w$-]*)\s*", rest)
-        ):
+        is_last = position + len(rest) >= len(self._text) and _LAST_WORD.fullmatch(rest)
+        if is_last and (self.looks_like_json or not self.has_members):
             raise CutOffError(position)
 
     # --- values ---
@@ -543,6 +540,7 @@ class Reader:
         self._repairs[repair] = None
 
 
+_LAST_WORD = re.compile(r"(?:/\*?|[\w$-]*)\s*")
 _NO_BEGINNING = frozenset("\n\r")
 #: A value without quotes is no longer than this.
 _MAX_BARE = 5_000
