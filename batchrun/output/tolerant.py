@@ -383,7 +383,7 @@ class Reader:
         """Raise `CutOffError` if nothing but the beginning of a bare word is left of the text."""
         rest = self._text[position : position + 100]
         is_last = position + len(rest) >= len(self._text) and _LAST_WORD.fullmatch(rest)
-        if is_last and (self.looks_like_json or not self.has_members):
+        if is_last and (self.looks_like_json or self.has_bare_key or not self.has_members):
             raise CutOffError(position)
 
     # --- values ---
