@@ -572,9 +572,6 @@ def _usable_encoding(name: str) -> bool:
 def _unavailable(job: Job) -> list[_Problem]:
     """Name what a job may ask for and this version does not do yet, so that nobody relies on it."""
     wanted = {
-        "limits.tokens_per_minute": (
-            "limits.tokens_per_minute (--tpm)", job.limits.tokens_per_minute is not None,
-        ),
         "budget.max_cost": ("budget.max_cost (--max-cost)", job.budget.max_cost is not None),
         "data_boundary.scan": ('data_boundary.scan = "redact"', job.data_boundary.scan == "redact"),
     }  # fmt: skip

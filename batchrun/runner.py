@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchrun.endpoint.client import Client
 from batchrun.endpoint.compile import Way
 from batchrun.endpoint.target import target_of
+from batchrun.estimate import TokenEstimate
 from batchrun.expect import Percent
 from batchrun.feed import Feed, in_thread
 from batchrun.items import ItemReader
@@ -123,7 +124,8 @@ class Runner:
         self._now = loop.time
         self._start_s = loop.time()
         self._rate = Rate(self._start_s)
-        self._pacer = Pacer(self._concurrency, self.job.limits.requests_per_minute)
+        limits = self.job.limits
+        self._pacer = Pacer(self._concurrency, limits.requests_per_minute, limits.tokens_per_minute)
         self._retries = Retries(self.job.retry, self._rng, self._pacer.sleep)
         self._waiting_room = asyncio.Semaphore(max(256, 4 * self._concurrency))
         async with AsyncExitStack() as stack:
@@ -150,8 +152,9 @@ class Runner:
                 timer = loop.call_later(deadline, self.stop, Stop(StopCause.DEADLINE, words))
                 stack.callback(timer.cancel)
             self._sender = Sender(
-                client, self._pacer, self._compiler, self._store, self._tally, self._rate, self._observer, self._learned
-            )
+                client, self._pacer, self._compiler, self._store, self._tally, self._rate, self._observer,
+                self._learned, TokenEstimate(reserved=self._target.dialect.charges_reserved), limits.tokens_per_minute,
+            )  # fmt: skip
             self._look_ahead()
             await self._work_and_write(feed)
             self._remember(client.refused_transports)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from batchrun.endpoint.client import Client
     from batchrun.endpoint.compile import Compiler, Way
+    from batchrun.estimate import TokenEstimate
     from batchrun.pace import Pacer
     from batchrun.rate import Rate
     from batchrun.records import Item, Request, Response
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 #: One answer with an absurd Retry-After must not stall everybody: limits are kept by the minute.
 _MAX_SHARED_PAUSE_S = 60.0
 _NOTED_PAUSE_S = 5.0
+#: An estimate is no count: what is only a little over a limit is tried.
+_SURELY = 1.2
 
 
 class Observer(Protocol):
@@ -59,10 +62,12 @@ class Sender:
 
     def __init__(
         self, client: Client, pacer: Pacer, compiler: Compiler, store: RunDirectory, tally: Tally, rate: Rate,
-        observer: Observer, learned: Callable[[str], None],
+        observer: Observer, learned: Callable[[str], None], estimate: TokenEstimate,
+        tokens_per_minute: float | None = None,
     ) -> None:  # fmt: skip
         self._client, self._pacer, self._compiler, self._store = client, pacer, compiler, store
         self._tally, self._rate, self._observer, self._learned = tally, rate, observer, learned
+        self._estimate, self._tokens_per_minute = estimate, tokens_per_minute
         self._greeting = asyncio.Lock()
 
     async def attempt(self, work: Work) -> Response:
@@ -70,6 +75,7 @@ class Sender:
 
         Raises `EndpointError`, `Stopping`, and `JobRefusedError` if what the job asks for in every request is refused.
         """
+        self._check_size(work)
         compiler = self._compiler
         work.way = way = compiler.way(work.request, work.way)
         while True:
@@ -91,6 +97,16 @@ class Sender:
                     work.way = replace(way, refusals=())  # they have been learned from
                 return response
 
+    def _check_size(self, work: Work) -> None:
+        """Refuse a request of more tokens than a minute may have: it would wait for ever, or be refused for ever."""
+        most = self._tokens_per_minute
+        if most is None or not self._estimate.is_sure:
+            return
+        prompt = self._estimate.prompt(work.request)
+        if prompt > most * _SURELY:
+            words = f"the request has about {prompt:,.0f} tokens, and limits.tokens_per_minute is {most:,.0f}"
+            raise EndpointError(ErrorKind.BAD_REQUEST, f"{words}: it was not sent")
+
     async def _greet(self, request: Request, way: Way, error: EndpointError) -> None:
         """Ask with what the job asks for and nothing of the item; raise `JobRefusedError` if that is refused."""
         async with self._greeting:
@@ -98,7 +114,7 @@ class Sender:
                 return  # another one has found it out
             greeting = self._compiler.greeting(request, way)
             refusal = None
-            await self._pacer.admit()
+            ticket = await self._pacer.admit(self._tokens_of(greeting))
             self._tally.attempts += 1
             try:
                 response = await self._client.chat(greeting)
@@ -108,7 +124,7 @@ class Sender:
                 self._tally.failed_attempts[error.kind.value] += 1
                 self._count_tokens(error.usage)
             finally:
-                self._pacer.release()
+                self._pacer.release(ticket)
             words = self._compiler.greeted(greeting, refusal)
             if words is not None:
                 raise JobRefusedError(words)
@@ -125,7 +141,8 @@ class Sender:
 
     async def _call(self, work: Work, request: Request, refusal: EndpointError | None = None) -> Response:
         """Admit, send, settle."""
-        await self._pacer.admit()
+        ticket = await self._pacer.admit(self._tokens_of(request))
+        used: float | None = None
         try:
             self._store.sent(work.item, work.fingerprint, work.attempts + 1)
             work.attempts += 1
@@ -138,13 +155,27 @@ class Sender:
             self._count_usage(work, error.usage)
             if error.cause is not None:
                 self._tally.causes[error.cause.value] += 1
+            used = self._used(request, error.usage)
             if error.kind is ErrorKind.RATE_LIMITED:
+                used = 0.0
                 self._slow_down(error)
             raise
+        else:
+            used = self._used(request, response.usage)
         finally:
-            self._pacer.release()
+            self._pacer.release(ticket, used)
         self._count_usage(work, response.usage)
         return response
+
+    def _tokens_of(self, request: Request) -> float:
+        return 0.0 if self._tokens_per_minute is None else self._estimate.of(request)
+
+    def _used(self, request: Request, usage: Usage | None) -> float | None:
+        """Learn from what an answer took; give what it took of the limit, None if nobody knows."""
+        if self._tokens_per_minute is None or usage is None:
+            return None
+        self._estimate.learn(request, usage)
+        return self._estimate.used(request, usage)
 
     def _slow_down(self, error: EndpointError) -> None:
         limit = error.limit if error.cause is RateCause.CONCURRENCY else None

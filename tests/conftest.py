@@ -184,7 +184,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
 
     def call(
         server: Scripted | str, items: int | list[str] = 1, *, key: str | None = KEY, retry: Retry = QUICK,
-        concurrency: int = 4, rpm: float | None = None, structured: Structured | None = None,
+        concurrency: int = 4, rpm: float | None = None, tpm: float | None = None, structured: Structured | None = None,
         params: dict[str, Any] | None = None, **endpoint: Any,
     ) -> Ran:  # fmt: skip
         prompts = [f"p{number}" for number in range(items)] if isinstance(items, int) else items
@@ -195,7 +195,7 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
         base_url = server if isinstance(server, str) else server.base_url
         job = Job(
             (str(path),), tmp_path / "out", endpoint=Endpoint(base_url, **{"model": "m-1", **endpoint}), retry=retry,
-            limits=Limits(concurrency, rpm), structured=structured or Structured(), params=params or {},
+            limits=Limits(concurrency, rpm, tpm), structured=structured or Structured(), params=params or {},
         )  # fmt: skip
         summary = run(job)
         return Ran(summary, records(summary.results_path), records(summary.failures_path))

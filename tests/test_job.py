@@ -328,7 +328,6 @@ def test_a_path_that_no_file_can_have_is_refused(batchrun, tmp_path):
         ("[schedule]", "[schedule]"),
         ("[canary]\nx = 1", "[canary]"),
         ("[notify]", "[notify]"),
-        ("[limits]\ntokens_per_minute = 1", "limits.tokens_per_minute"),
         ("[budget]\nmax_cost = 1", "budget.max_cost"),
         ("[data_boundary]\nscan = 'redact'", "data_boundary.scan"),
     ],

@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 import subprocess
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -442,6 +443,38 @@ def test_the_path_of_the_base_url_is_kept(
     server = serve(always(ok()))
     assert go(f"http://127.0.0.1:{server.port}{path}").summary.exit_code == 0
     assert [call.target for call in server.calls] == [target]
+
+
+# --- limits that the job names ------------------------------------------------------------------------------------
+
+
+def test_tokens_a_minute_are_spread_by_what_the_answers_take(
+    serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    """A hundred tokens a second, twenty an answer: five answers a second once that is known."""
+    times: list[float] = []
+
+    def script(call: Call) -> list[bytes]:
+        times.append(time.monotonic())
+        return [http(200, completion("好", usage={"prompt_tokens": 15, "completion_tokens": 5, "total_tokens": 20}))]
+
+    ran = go(serve(script), 16, concurrency=8, tpm=6000)
+    assert len(ran.results) == 16
+    # The first ones are estimated high, and wait no longer for that than until the first answers.
+    assert all(later - times[3] >= 0.19 * (number - 3) for number, later in enumerate(times) if number > 3)
+
+
+def test_a_request_larger_than_a_minute_fails_clearly_and_is_not_sent(
+    serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    server = serve(
+        always(http(200, completion("好", usage={"prompt_tokens": 20, "completion_tokens": 1, "total_tokens": 21})))
+    )
+    ran = go(server, [*(f"短 {number}" for number in range(6)), "长" * 60_000], concurrency=1, tpm=6000)
+    assert len(ran.results) == 6
+    assert [one["error"]["kind"] for one in ran.failures] == ["bad_request"]
+    assert "tokens_per_minute is 6,000" in ran.failures[0]["error"]["message"]
+    assert len(server.calls) == 6
 
 
 # --- JSON output ------------------------------------------------------------------------------------------------

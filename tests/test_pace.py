@@ -33,7 +33,8 @@ def test_requests_a_minute_are_spread_evenly() -> None:
         await asyncio.gather(*(send(pacer, sent, 5.0) for _ in range(5)))
         return sent
 
-    assert in_virtual_time(main()) == pytest.approx([0, 2, 4, 6, 8])
+    # A thousandth of the limit is left unused, because what leaves evenly arrives a little unevenly.
+    assert in_virtual_time(main()) == pytest.approx([0, 2, 4, 6, 8], rel=0.002)
 
 
 @settings(max_examples=60, deadline=None)
@@ -90,7 +91,7 @@ def test_a_pause_that_comes_while_others_wait_for_their_moment_holds_them_too() 
         return sent
 
     sent = in_virtual_time(main())
-    assert sent[:2] == pytest.approx([0, 1])
+    assert sent[:2] == pytest.approx([0, 1], rel=0.002)
     assert min(sent[2:]) >= 21.5 - 1e-3
     assert all(later - earlier >= 1 - 1e-3 for earlier, later in pairwise(sent[2:]))
 
@@ -140,3 +141,113 @@ def test_one_who_gives_up_waiting_holds_no_slot() -> None:
         return sent
 
     assert in_virtual_time(main()) == pytest.approx([100])
+
+
+# --- tokens ---------------------------------------------------------------------------------------------------------
+
+
+def in_any_minute(sent: list[tuple[float, float]]) -> float:
+    """Give the most that any minute saw of what was sent: times and amounts."""
+    return max(sum(amount for at, amount in sent if start <= at < start + 59.999) for start, _ in sent)
+
+
+async def spend(pacer: Pacer, sent: list[tuple[float, float]], tokens: float, lasts: float, used: float | None) -> None:
+    ticket = await pacer.admit(tokens)
+    sent.append((asyncio.get_running_loop().time(), tokens))
+    await asyncio.sleep(lasts)
+    pacer.release(ticket, used)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    per_minute=st.integers(100, 100_000),
+    concurrency=st.integers(1, 20),
+    shares=st.lists(st.tuples(st.floats(0.0005, 1.5), st.floats(0, 5), st.floats(0, 200)), min_size=2, max_size=60),
+    requests=st.none() | st.integers(5, 600),
+)
+def test_no_minute_ever_sees_more_tokens_than_the_limit(
+    per_minute: int, concurrency: int, shares: list[tuple[float, float, float]], requests: int | None
+) -> None:
+    async def main() -> list[tuple[float, float]]:
+        pacer, sent = Pacer(concurrency, requests, per_minute), []
+
+        async def one(share: float, lasts: float, after: float) -> None:
+            await asyncio.sleep(after)
+            await spend(pacer, sent, min(share, 0.99) * per_minute, lasts, None)
+
+        await asyncio.gather(*(one(*each) for each in shares))
+        return sent
+
+    sent = in_virtual_time(main())
+    assert len(sent) == len(shares)
+    assert in_any_minute(sent) <= per_minute
+    if requests:
+        assert in_any_minute([(at, 1) for at, _ in sent]) <= requests
+
+
+def test_the_limit_is_used_in_full_and_evenly_from_the_first_second() -> None:
+    async def main() -> list[tuple[float, float]]:
+        pacer, sent = Pacer(50, None, 60_000), []
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3000):
+                group.create_task(spend(pacer, sent, 100.0, 3.0, 100.0))
+        return sent
+
+    sent = in_virtual_time(main())
+    hours = sent[-1][0] / 3600
+    assert 300_000 / (hours * 3_600_000) > 0.998
+    for second in range(0, 300, 10):
+        assert sum(amount for at, amount in sent if second <= at < second + 1) <= 1100
+
+
+def test_what_an_answer_really_took_corrects_what_was_reserved() -> None:
+    async def main(used: float | None) -> float:
+        pacer, sent = Pacer(4, None, 60_000), []
+        async with asyncio.TaskGroup() as group:
+            for _ in range(300):
+                group.create_task(spend(pacer, sent, 1000.0, 0.5, used))
+        return sent[-1][0]
+
+    reserved, settled, over = (in_virtual_time(main(used)) for used in (None, 200.0, 3000.0))
+    assert reserved == pytest.approx(300, rel=0.01)
+    assert settled < 160
+    assert over > 850
+
+
+def test_a_large_request_is_not_overtaken_for_ever() -> None:
+    async def main() -> list[tuple[float, float]]:
+        pacer, sent = Pacer(100, None, 6_000), []
+        async with asyncio.TaskGroup() as group:
+            for number in range(61):
+                group.create_task(spend(pacer, sent, 900.0 if number == 1 else 100.0, 0.1, None))
+                await asyncio.sleep(0)
+        return sent
+
+    sent = in_virtual_time(main())
+    assert [amount for _, amount in sent][:3] == [100.0, 900.0, 100.0]
+    assert sent[1][0] <= 2.0
+
+
+def test_more_than_a_minute_has_goes_alone_and_not_never() -> None:
+    async def main() -> list[tuple[float, float]]:
+        pacer, sent = Pacer(4, None, 1_000), []
+        for tokens in (100.0, 5_000.0, 100.0):
+            await spend(pacer, sent, tokens, 0.0, None)
+        return sent
+
+    times = [at for at, _ in in_virtual_time(main())]
+    assert times[1] - times[0] == pytest.approx(60, abs=0.2)
+    assert times[2] - times[1] == pytest.approx(60, abs=0.2)
+
+
+def test_who_waits_for_tokens_hears_of_the_end() -> None:
+    async def main() -> None:
+        pacer, sent = Pacer(4, None, 60), []
+        await spend(pacer, sent, 60.0, 0.0, None)
+        waiting = asyncio.create_task(pacer.admit(60.0))
+        await asyncio.sleep(1.0)
+        pacer.stop()
+        with pytest.raises(Stopping):
+            await waiting
+
+    in_virtual_time(main())

@@ -189,6 +189,13 @@ class BoundRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ChargeRow:
+    """What counts towards a limit of tokens: those of the answer, or those that the request reserves for it."""
+
+    tokens: Literal["used", "reserved"]
+
+
+@dataclass(frozen=True, slots=True)
 class LaneRow:
     """A half-price synchronous lane: the base URL it wants, the path instead of /chat/completions, its times."""
 
@@ -224,6 +231,7 @@ class Dialect:
     reasoning: tuple[ReasoningRow, ...]
     alias: tuple[AliasRow, ...]
     bound: tuple[BoundRow, ...]
+    charge: tuple[ChargeRow, ...]
     lane: tuple[LaneRow, ...]
     #: Made from the rows: the kind of each finish reason, and where things stand, as paths.
     finish_kinds: Mapping[str, ErrorKind | None]
@@ -231,3 +239,8 @@ class Dialect:
     cached_at: tuple[tuple[str, ...], ...]
     reasoning_at: tuple[tuple[str, ...], ...]
     reasoning_fields: tuple[str, ...]
+
+    @property
+    def charges_reserved(self) -> bool:
+        """Tell whether the bound of an answer counts towards a limit of tokens, and not its length."""
+        return bool(self.charge) and self.charge[0].tokens == "reserved"

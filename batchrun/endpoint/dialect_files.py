@@ -18,6 +18,7 @@ from batchrun.endpoint.dialect import (
     AliasRow,
     BaseUrlRow,
     BoundRow,
+    ChargeRow,
     Dialect,
     ErrorRow,
     FinishRow,
@@ -227,6 +228,7 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Any]]] = {
         BoundRow,
         {"what": expect.one_of("request_bytes", "response_s", "stream_s", "queue_s"), "value": _number},
     ),
+    "charge": (ChargeRow, {"tokens": expect.one_of("used", "reserved")}),
     "lane": (
         LaneRow,
         {
