@@ -555,6 +555,7 @@ def test_an_answer_that_breaks_off_goes_back_and_is_truncated_if_it_stays_so(
         ("初稿：{'n': 1}\n最终：{'n': 3,}", "embedded", ["single_quotes", "trailing_comma"]),
         ('{"n": 3, "x": "' + "好" * 30_000 + '",}', "embedded", ["trailing_comma"]),
         ('{"n": 3, "id": 123456789012345678901234567890}', "as_is", []),
+        ('{"n": 3, "标签": "以</think>结尾"}', "as_is", []),
     ],
 )
 def test_an_answer_is_read_as_it_is_meant(

@@ -323,7 +323,8 @@ def text_and_reasoning(message: dict[str, Any], content: Any, dialect: Dialect) 
 def _without_thoughts(text: str) -> tuple[str, str | None]:
     """Take `<think>` off the beginning of a text. An opening tag may be lost; what is not closed is all thought."""
     found = _THINK.match(text)
-    if found is None and text.find("<think>") < 0:
+    # A text that begins as JSON does is no thought that lost its tag.
+    if found is None and text.find("<think>") < 0 and text.lstrip()[:1] not in ("{", "["):
         found = _THOUGHT.match(text)
     if found:
         return text[found.end() :], found.group(1).strip() or None

@@ -115,7 +115,6 @@ class Found:
 
     candidates: list[Candidate] = field(default_factory=list)
     is_cut_off: bool = False
-    words: str = ""
 
 
 @dataclass(slots=True)
