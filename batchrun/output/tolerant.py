@@ -73,13 +73,14 @@ _PYTHON_PREFIX = re.compile(r"(?:u|b|r|rb|br)(?=')")
 # Members that are not damaged, or damaged everywhere in the same way, are read by one match each.
 _S = r"[ \t\r\n]*+"
 _LINES = rf"{_S}(?://[^\n]*+\n{_S})*+"
-_STRING = r"(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)')"
-_NEXT_KEY = r"(?:\"[^\"\\\n“”]{0,120}+\"|'[^'\"\\\n‘’]{0,120}+')[ \t]*+[:：]"
+_STRING = r"(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)'|“([^“”\"\\\x00-\x1f]*+)”)"
+_NEXT_KEY = r"(?:\"[^\"\\\n“”]{0,120}+\"|'[^'\"\\\n‘’]{0,120}+'|“[^“”\"\\\n]{0,120}+”)[ \t]*+[:：]"
 _NEXT_WORD = r"[^\W\d]\w{0,60}+[ \t]*+[:：](?!//)"
 _SIMPLE = r"(-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,20})?|true|false|null)"
 _COMMA = re.compile(rf"{_S},")
 _KEY = re.compile(
-    rf"({_LINES})(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)'|([^\W\d]\w{{0,60}}+)){_S}(:|：){_S}"
+    rf"({_LINES})(?:\"([^\"\\\x00-\x1f“”]*+)\"|'([^'\"\\\x00-\x1f‘’]*+)'|“([^“”\"\\\x00-\x1f]*+)”"
+    rf"|([^\W\d]\w{{0,60}}+)){_S}(:|：){_S}"
 )
 
 
@@ -87,16 +88,16 @@ def _ended(value: str, next_one: str, closer: str) -> re.Pattern[str]:
     """Match a value with the comma after it, or none where the next one stands in a new line, or before its end."""
     return re.compile(
         rf"{value}{_S}(?:([,，])(?={_LINES}(?:{next_one}|{closer}))|(?<=\n)(?={next_one})|(?<=\n )(?={next_one})"
-        rf"|(?={closer}[ \t]*+(?:[,，\]}}\n\r]|\Z)))"
+        rf"|(?={closer}[ \t]*+(?:[,，\]}}｝］】\n\r]|\Z)))"
     )
 
 
-_MEMBER_STRING = _ended(_STRING, _NEXT_KEY, "}")
-_MEMBER_OTHER = _ended(_SIMPLE, _NEXT_KEY, "}")
+_MEMBER_STRING = _ended(_STRING, _NEXT_KEY, "[}｝]")
+_MEMBER_OTHER = _ended(_SIMPLE, _NEXT_KEY, "[}｝]")
 # The same where keys have no quotes.
-_WORD_STRING = _ended(_STRING, f"(?:{_NEXT_KEY}|{_NEXT_WORD})", "}")
-_WORD_OTHER = _ended(_SIMPLE, f"(?:{_NEXT_KEY}|{_NEXT_WORD})", "}")
-_ELEMENT_STRING = _ended(_LINES + _STRING, r"[\"'{\[]", r"\]")
+_WORD_STRING = _ended(_STRING, f"(?:{_NEXT_KEY}|{_NEXT_WORD})", "[}｝]")
+_WORD_OTHER = _ended(_SIMPLE, f"(?:{_NEXT_KEY}|{_NEXT_WORD})", "[}｝]")
+_ELEMENT_STRING = _ended(_LINES + _STRING, r"[\"'“{\[]", r"[\]］】]")
 _ELEMENT_OTHER = re.compile(rf"{_S}{_SIMPLE}{_S}(?:([,，])(?={_S}[\"{{\[\]\-0-9tfn])|(?=\]))")
 #: So many parts of a document are tried as strict JSON in vain before the reader takes it that all of it is damaged.
 _TRIALS = 40
@@ -258,7 +259,7 @@ class Reader:
             found = _ELEMENT_STRING.match(text, position)
             if found is not None:
                 value = self._plain_string(found)
-                begin = max(found.start(1), found.start(2))
+                begin = max(found.start(1), found.start(2), found.start(3))
                 if begin - position > len("// ") and "//" in text[position:begin]:
                     self._skip(position)  # comments before it
             else:
@@ -277,17 +278,17 @@ class Reader:
 
     def _plain_key(self, found: re.Match[str]) -> str:
         """Give a key that one match found, and take note of how it is spelt."""
-        comments, quoted, single, word, colon = found.groups()
+        comments, quoted, single, curly, word, colon = found.groups()
         if "/" in comments:
             self._skip(found.start())
         if colon != ":":
             self._note("full_width_punctuation")
-        key = quoted if quoted is not None else single
+        key = next((one for one in (quoted, single, curly) if one is not None), None)
         if key is not None:
             self.looks_like_json = True
             self._check_key(key, found.start())
             if quoted is None:
-                self._note("single_quotes")
+                self._note("single_quotes" if single is not None else "full_width_punctuation")
             return str(key)
         self._place.bare_keys = True
         self._note("bare_key")
@@ -300,8 +301,9 @@ class Reader:
     def _plain_string(self, found: re.Match[str]) -> str:
         self.looks_like_json = True
         if (value := found.group(1)) is None:
-            self._note("single_quotes")
             value = found.group(2)
+            self._note("single_quotes" if value is not None else "full_width_punctuation")
+            value = found.group(3) if value is None else value
         return str(value)
 
     def _plain_end(self, frame: _Frame, found: re.Match[str]) -> int:
@@ -313,7 +315,7 @@ class Reader:
             frame.open = True
             if comma != ",":
                 self._note("full_width_punctuation")
-        elif self._text[end] not in "}]":
+        elif self._text[end] not in ENDS:
             frame.open = True
             self._note("missing_comma")
         return end
