@@ -47,7 +47,9 @@ _MEMBERS_BEFORE = re.compile(
     r"[\"'“”’\w]\s*[:：]\s*[^,，\n]{1,60}[,，]\s*[\"'“‘]?\w[^\"'“”,，\n]{0,40}[\"'”’]?\s*[:：]\s*\Z"
 )
 _OPENED_BEFORE = re.compile(r"[{｛\[［]\s*\Z")
-_GOES_ON_WITH = re.compile(r"\s*+(?:[,，;；\"“]|\w{1,40}[\"'”]?[:：](?![-)])|\w{1,40}[\"”]\s*[,，])")
+_GOES_ON_WITH = re.compile(
+    r"\s*+(?:[,，;；\"“]|\w{1,40}[\"'”]?[:：](?![-)]))|\w{1,40}[\"”]\s*[,，}\]｝］】]|\s*+\w{1,40}[\"”]\s*[,，]"
+)
 _WORD = re.compile(r"[{｛]\s*[\w$-]+\s*\Z")
 _NUMBERS = re.compile(r"[\[［][\s\d,，.\-+eE\[\]]*\Z")
 #: After an object, this is a member of it that stands outside.

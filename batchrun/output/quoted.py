@@ -212,7 +212,7 @@ class QuotedReader:
         return kept
 
 
-_WORDS = re.compile(r"[^\W_]|[?？!！%@#&*+=<>/—-]")
+_WORDS = re.compile(r"[^\W_]|[?？!！%@#&*+<>—-]")
 #: Inside of a string: what looks like the end of another one, a key and a colon.
 _OBJECT_INSIDE = re.compile(r"\{\s*\"[^\"\n]{1,60}\"\s*:")
 _MEMBER_INSIDE = re.compile(r"[\",]\s*\"[^\"\n]{1,60}\"\s*:|\"\s*,\s*[^\s\",:，：]{1,40}\"\s*:")

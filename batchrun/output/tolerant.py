@@ -43,6 +43,8 @@ _LEFT_OUT = re.compile(
     r"|\b(?:more|rest|remaining|etc|omitted|and so on|continue[ds]?|truncated|similar(?:ly)?)\b",
     re.IGNORECASE,
 )
+#: A comment that holds a member or an element and nothing else may be a slip.
+_NO_REMARK = re.compile(r"(?://|#|/\*)\s*[\"“'][^\"”'\n]{1,80}[\"”']\s*(?:[:：]\s*\S|,?\s*\Z)")
 _NOT_LEFT_OUT = re.compile(r"[不没未无勿非别][^，。,\s]{0,4}省略")
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
@@ -529,6 +531,8 @@ class Reader:
         end, marks = self._place.skip(position)
         for repair, words in marks:
             self._note(repair)
+            if repair == "comment" and _NO_REMARK.match(words):
+                raise AmbiguousError(position, f"a part of the document, or a comment: {words[:60]!r}")
             if repair == "comment" and _LEFT_OUT.search(_NOT_LEFT_OUT.sub("", words)):
                 raise AmbiguousError(position, f"a comment says that something was left out: {words[:60]!r}")
         return end
