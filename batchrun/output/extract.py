@@ -257,6 +257,8 @@ class _Extraction:
             ):
                 only_example = _failed("the only JSON that fits is called an example or a draft")
                 return self._broken_beside(valid[-1], candidates) or only_example
+            if _LATER_PIECE.search(text, valid[-1].end):
+                return _failed("what follows the draft cannot be read")
             kept = valid
         pool = [one for one in kept if one.is_fenced] or kept
         finals = [one for one in kept if self._label(one) is Label.FINAL]
@@ -276,7 +278,8 @@ class _Extraction:
         for one in candidates:
             if one.problem is None or one.is_weak or not self._is_meant(one):
                 continue
-            if one.is_fenced < chosen.is_fenced and self._label(one) is not Label.FINAL:
+            is_aside = one.is_fenced < chosen.is_fenced and self._label(one) is not Label.FINAL
+            if is_aside and self._is_meant(chosen):
                 continue
             if one.start < chosen.start and self._label(chosen) is Label.FINAL:
                 continue
@@ -315,6 +318,7 @@ class _Extraction:
         return None
 
 
+_LATER_PIECE = re.compile(r"\n[ \t]*[{\[｛]|(?:`{3,}|~{3,})[a-zA-Z]")
 _SEVERAL = "several pieces of JSON, and nothing says which one is meant"
 
 
