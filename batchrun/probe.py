@@ -380,16 +380,32 @@ class Probe:
             words = f"as {model!r}"
         self._put("model_echo", (Verdict.SUPPORTED if same else Verdict.UNCLEAR, words), said)
 
+    async def _listed(self) -> tuple[Provider | None, EndpointError | None]:
+        """Ask for the list of models; give the answer, or the error."""
+        error = await self._quiet()
+        if error is not None:
+            return None, error
+        self._done.calls += 1
+        provider = None
+        try:
+            provider = await self._client.fetch("GET", "/models")
+            error = self._client.error_of(provider)
+        except EndpointError as failed:
+            error = failed
+        self._progress(self._done.calls, q.MAX_CALLS_WITH_REPEATS)
+        return provider, error
+
     async def _model_list(self) -> None:
-        provider, error = None, await self._quiet()
-        if error is None:
-            self._done.calls += 1
-            try:
-                provider = await self._client.fetch("GET", "/models")
-                error = self._client.error_of(provider)
-            except EndpointError as failed:
-                error = failed
-            self._progress(self._done.calls, q.MAX_CALLS_WITH_REPEATS)
+        provider, error = await self._listed()
+        for attempt in range(1, q.TRIES):
+            if error is None or error.kind is not ErrorKind.RATE_LIMITED or self._done.repeats >= q.REPEATS:
+                break
+            wait_s = self._retries.wait_s(error, attempt)
+            self._quiet_until = max(self._quiet_until, asyncio.get_running_loop().time() + wait_s)
+            if self._quiet_s() > _LONGEST_WAIT_S:
+                break
+            self._done.repeats += 1
+            provider, error = await self._listed()
         if provider is None or error is not None:
             error = error or EndpointError(ErrorKind.NETWORK, "no answer")
             passing = error.kind in TRANSIENT_KINDS
