@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrun.output import Schema
 from batchrun.output.extract import extract_value
-from batchrun.records import ADVICE, ErrorKind, Extraction, record_line
+from batchrun.records import ErrorKind, Extraction, error_record, record_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +23,7 @@ class ExtractionError:
 
     def as_record(self) -> dict[str, Any]:
         """Give the `error` value of a record."""
-        return {
-            "kind": self.kind, "message": self.message, "http_status": None, "code": None, "advice": ADVICE[self.kind],
-        }  # fmt: skip
+        return error_record(self.kind, self.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,6 +337,13 @@ FAILURE_KEYS = frozenset(
 )
 
 
+def error_record(
+    kind: ErrorKind, message: str, http_status: int | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """Give the `error` value of a record."""
+    return {"kind": kind, "message": message, "http_status": http_status, "code": code, "advice": ADVICE[kind]}
+
+
 @dataclass(slots=True)
 class Failure:
     """An item that ended badly. `input` is the item as JSON text, exactly as read; `key` and `crc` are as in `Item`."""
@@ -378,13 +385,7 @@ class Failure:
             {
                 "id": self.id,
                 "line": self.line,
-                "error": {
-                    "kind": self.kind,
-                    "message": self.message,
-                    "http_status": self.http_status,
-                    "code": self.code,
-                    "advice": ADVICE[self.kind],
-                },
+                "error": error_record(self.kind, self.message, self.http_status, self.code),
                 "attempts": self.attempts,
                 "usage": self.usage and self.usage.as_record(),
                 "finished_at": self.finished_at,

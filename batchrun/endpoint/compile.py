@@ -85,9 +85,9 @@ class Compiler:
         self._thinking = job.endpoint.thinking
         self._reword = reword
         value = orjson.loads(schema) if schema else None
-        #: Whether requests climb the ladder: only where the job leaves open how JSON is asked for.
         self._has_schema = schema is not None
-        self._climbs = schema is not None and job.structured.mode == "auto"
+        #: Whether requests climb the ladder: only where the job leaves open how JSON is asked for.
+        self._climbs = self._has_schema and job.structured.mode == "auto"
         self._mode = "prompt" if job.structured.mode == "auto" else job.structured.mode
         self._of_mode = parameters(self._mode, value) if schema else {}
         self._of_schema = (blake2b(schema or b"", digest_size=6).hexdigest(),)

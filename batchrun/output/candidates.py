@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from batchrun.output.labels import Label, label_of, words_before
-from batchrun.output.signs import ENDS, SPACE, BrokenError, Budget, CutOffError
+from batchrun.output.quoted import ESCAPES
+from batchrun.output.signs import ENDS, SPACE, BrokenError, Budget, CutOffError, starts_line
 from batchrun.output.strict import NotJsonError, UnkeepableError, loads, scan
 from batchrun.output.tolerant import Reader
 from batchrun.records import readable
@@ -38,7 +39,6 @@ _JSON_LANGUAGES = frozenset(
     {"", "json", "jsonc", "json5", "jsonl", "ndjson", "jsonlines", "text", "txt", "plaintext", "output", "html"}
 )
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\s\S])")
-_SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 #: What begins so was meant to be JSON; a quote after a brace may begin a set of mathematics.
 _BEGINS = re.compile(rf"[\[［]{_S}(?:{_QUOTE}|[{{\[｛［])|[{{｛]{_S}[{{\[]")
 _BEGINS_SET = re.compile(rf"[{{｛]{_S}{_QUOTE}[^\"“”'\n]{{0,80}}[\"”'’]{_S}[,，、}}｝|]")
@@ -295,7 +295,7 @@ class Finder:
         candidate = self._make(start, end, None, ())
         candidate.problem = problem
         text = self._text
-        candidate.is_weak = not is_certain and not _starts_line(text, start, candidate.begin)
+        candidate.is_weak = not is_certain and not starts_line(text, start, candidate.begin)
         if end == len(text):
             found = _WORDS_AGAIN.search(text, start)
             if candidate.label_in(text) in (Label.EXAMPLE, Label.DRAFT):
@@ -419,7 +419,7 @@ class Finder:
     def _is_weak(self, candidate: Candidate, is_quoted: bool) -> bool:
         value = candidate.value
         if isinstance(value, dict):
-            is_plain = is_quoted or len(value) > 1 or _starts_line(self._text, candidate.start, candidate.begin)
+            is_plain = is_quoted or len(value) > 1 or starts_line(self._text, candidate.start, candidate.begin)
             return not value or not is_plain
         return not any(isinstance(one, str | dict | list) for one in value) or not (is_quoted or _holds_objects(value))
 
@@ -445,10 +445,6 @@ def _closing(mark: str) -> re.Pattern[str]:
     return re.compile(rf"(?:\n[ \t>]*+|[}}\]｝］][ \t]*+)(?P<mark>{mark[0]}{{{len(mark)},}})(?!\w)")
 
 
-def _starts_line(text: str, at: int, begin: int) -> bool:
-    return at == begin or text[at - 1] == "\n" or not text[max(begin, at - 50) : at].strip(SPACE)
-
-
 def _holds_objects(value: list[Any]) -> bool:
     return any(isinstance(one, dict | list) for one in value)
 
@@ -458,7 +454,7 @@ def _unescaped(text: str) -> str:
         body = found.group(1)
         if len(body) == 5:
             return chr(int(body[1:], 16))
-        return _SIMPLE.get(body, body)
+        return ESCAPES.get(body, body)
 
     return _ESCAPE.sub(replace, text)
 

@@ -43,7 +43,7 @@ class Validator(Protocol):
 
 
 @dataclass(slots=True)
-class Extracted:
+class Finding:
     """What was found in an answer: a value and how it was found, or what is wrong (`kind` and `problem`)."""
 
     value: Any = None
@@ -53,14 +53,14 @@ class Extracted:
     problem: str = ""
 
 
-def extract_value(text: str, schema: Validator | None, *, as_arguments: bool = False) -> Extracted:
+def extract_value(text: str, schema: Validator | None, *, as_arguments: bool = False) -> Finding:
     """Find the JSON value in an answer; `as_arguments` says that it is the arguments of a call and nothing else.
 
     Never raises: a text that is too large or too damaged is a failure as well.
     """
     stripped = readable(text).strip(SPACE)
     if not stripped:
-        return Extracted(kind=ErrorKind.EMPTY_OUTPUT, problem="the answer is empty")
+        return Finding(kind=ErrorKind.EMPTY_OUTPUT, problem="the answer is empty")
     try:
         found = _Extraction(stripped, schema).run()
     except BudgetError as error:
@@ -70,11 +70,11 @@ def extract_value(text: str, schema: Validator | None, *, as_arguments: bool = F
     return found
 
 
-def _failed(problem: str, kind: ErrorKind = ErrorKind.INVALID_OUTPUT) -> Extracted:
-    return Extracted(kind=kind, problem=problem)
+def _failed(problem: str, kind: ErrorKind = ErrorKind.INVALID_OUTPUT) -> Finding:
+    return Finding(kind=kind, problem=problem)
 
 
-def _cut_off() -> Extracted:
+def _cut_off() -> Finding:
     return _failed("the JSON value is cut off: the answer ends before it does", ErrorKind.TRUNCATED)
 
 
@@ -86,7 +86,7 @@ class _Extraction:
         self._rest = text
         self._labels: dict[int, Label] = {}
 
-    def run(self) -> Extracted:
+    def run(self) -> Finding:
         whole = self._whole(self._text)
         if whole is not None:
             return whole
@@ -95,7 +95,7 @@ class _Extraction:
             return _failed("the answer ends while the model is still thinking", ErrorKind.TRUNCATED)
         rest = rest.strip(SPACE)
         if not rest:
-            return Extracted(kind=ErrorKind.EMPTY_OUTPUT, problem="there is no answer after the thoughts")
+            return Finding(kind=ErrorKind.EMPTY_OUTPUT, problem="there is no answer after the thoughts")
         if len(rest) < len(self._text):
             whole = self._whole(rest)
             if whole is not None:
@@ -104,7 +104,7 @@ class _Extraction:
 
     # --- the text as it is ---
 
-    def _whole(self, text: str) -> Extracted | None:
+    def _whole(self, text: str) -> Finding | None:
         """Read the whole text as strict JSON; None if it is none."""
         try:
             value = loads(text)
@@ -124,17 +124,17 @@ class _Extraction:
         if errors and _is_call(value):
             call = Candidate(0, len(text), value)
             if not self._unwrap(call):
-                return Extracted(call.value, "tool_call")
+                return Finding(call.value, "tool_call")
         if errors:
             return _failed("; ".join(errors))
-        return Extracted(value, "as_is")
+        return Finding(value, "as_is")
 
     def _errors(self, value: Any) -> list[str]:
         return self._schema.errors(value) if self._schema is not None else []
 
     # --- the JSON inside of it ---
 
-    def _inside(self, text: str) -> Extracted:
+    def _inside(self, text: str) -> Finding:
         self._rest = text
         found = Finder(text, self._budget).find()
         if found.is_cut_off:
@@ -166,7 +166,7 @@ class _Extraction:
 
     def _final_is_invalid(
         self, chosen: Candidate, candidates: Sequence[Candidate], problems: dict[int, list[str]]
-    ) -> Extracted | None:
+    ) -> Finding | None:
         """Give the failure if what is called final is of the same kind as what obeys the schema, and does not."""
         for one in candidates:
             if id(one) in problems and one.start > chosen.start and self._label(one) is Label.FINAL:
@@ -188,20 +188,20 @@ class _Extraction:
             call.value = arguments
         return errors
 
-    def _scalar(self, text: str) -> Extracted:
+    def _scalar(self, text: str) -> Finding:
         """Take a single value that is no container: alone in a fence, or a word that the schema knows."""
         if self._schema is not None:
             values = [one for one in scalar_in_fence(text) if not self._errors(one)]
             if values and all(same(values[0], one) for one in values):
-                return Extracted(values[0], "fence")
+                return Finding(values[0], "fence")
             word = text.strip(SPACE + "。.`*")
             if len(word) <= 40 and "\n" not in word and not self._errors(word) and self._errors(f"{word}\u0000"):
-                return Extracted(word, "as_is", ("bare_value",))
+                return Finding(word, "as_is", ("bare_value",))
         if text.startswith('"') and text.count('"') == 1:
             return _cut_off()
         return _failed("there is no JSON in the answer")
 
-    def _as_lines(self, text: str, candidates: Sequence[Candidate]) -> Extracted | None:
+    def _as_lines(self, text: str, candidates: Sequence[Candidate]) -> Finding | None:
         """Take objects that follow each other with nothing between them, as JSON Lines have them, for one array."""
         if len(candidates) < 2 or any(one.problem is not None for one in candidates):
             return None
@@ -212,10 +212,10 @@ class _Extraction:
                 runs[-1].append(one)
             else:
                 runs.append([one])
-        longest = [run for run in runs if len(run) > 1 and all(isinstance(one.value, dict) for one in run)]
-        if len(longest) != 1:
+        objects = [run for run in runs if len(run) > 1 and all(isinstance(one.value, dict) for one in run)]
+        if len(objects) != 1:
             return None
-        run = longest[0]
+        run = objects[0]
         values = [one.value for one in run]
         if len(runs) > 1 and any(self._is_meant(one) for r in runs if r is not run for one in r):
             return None
@@ -223,9 +223,9 @@ class _Extraction:
             return None  # said twice, meant once
         if not self._is_meant(run[0]) or self._errors(values):
             return None
-        return Extracted(values, "json_lines", _all_repairs(run))
+        return Finding(values, "json_lines", _all_repairs(run))
 
-    def _none_valid(self, candidates: Sequence[Candidate], problems: dict[int, list[str]]) -> Extracted:
+    def _none_valid(self, candidates: Sequence[Candidate], problems: dict[int, list[str]]) -> Finding:
         last = candidates[-1]
         if last.problem == CUT_IN_FENCE:
             return _cut_off()
@@ -248,7 +248,7 @@ class _Extraction:
     def _is_meant(self, one: Candidate) -> bool:
         return self._label(one) not in (Label.EXAMPLE, Label.DRAFT)
 
-    def _choose(self, valid: list[Candidate], candidates: Sequence[Candidate]) -> Extracted:
+    def _choose(self, valid: list[Candidate], candidates: Sequence[Candidate]) -> Finding:
         text = self._rest
         kept = [one for one in valid if self._is_meant(one)]
         if not kept:
@@ -271,9 +271,9 @@ class _Extraction:
         if trouble:
             return trouble
         method = "tool_call" if chosen.is_tool_call else "fence" if chosen.is_fenced else "embedded"
-        return Extracted(chosen.value, method, chosen.repairs)
+        return Finding(chosen.value, method, chosen.repairs)
 
-    def _broken_beside(self, chosen: Candidate, candidates: Sequence[Candidate]) -> Extracted | None:
+    def _broken_beside(self, chosen: Candidate, candidates: Sequence[Candidate]) -> Finding | None:
         """Give the failure if something broken may be what is meant, and not this candidate."""
         for one in candidates:
             if one.problem is None or one.is_weak or not self._is_meant(one):
@@ -287,11 +287,11 @@ class _Extraction:
                 return _cut_off()
             return _failed(f"broken JSON beside another piece of JSON: {one.problem}")
         place = names_final(self._rest, chosen.end)
-        if place is not None and not any(one.start <= place < one.end or one.start == place for one in candidates):
+        if place is not None and not any(one.start <= place < one.end for one in candidates):
             return _failed("what is called final cannot be read")
         return None
 
-    def _rival(self, chosen: Candidate, pool: list[Candidate], candidates: Sequence[Candidate]) -> Extracted | None:
+    def _rival(self, chosen: Candidate, pool: list[Candidate], candidates: Sequence[Candidate]) -> Finding | None:
         """Give the failure if another candidate may as well be the one that is meant."""
         text = self._rest
         broken = self._broken_beside(chosen, candidates)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchrun.output.signs import Budget, Place
 
-_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[\s\S]|\Z)")
 _PATH = re.compile(r"(?:[A-Za-z]:\\|\\\\|\.{1,2}\\|%\w+%\\)")
 #: Commands of LaTeX that begin like an escape of JSON.
@@ -193,8 +193,8 @@ class QuotedReader:
                 return found.group()
             if body[:1] == "u" and len(body) == 5:
                 return chr(int(body[1:], 16))
-            if body in _ESCAPES:
-                return _ESCAPES[body]
+            if body in ESCAPES:
+                return ESCAPES[body]
             if body[:1] in "'’" and body:
                 self._note("bad_escape")
                 return body
@@ -233,7 +233,7 @@ def _is_balanced(raw: str) -> bool:
 
 
 def _is_bad(body: str, opener: str) -> bool:
-    return not (body in _ESCAPES or (body[:1] == "u" and len(body) == 5) or (body == "'" or opener in "'`"))
+    return not (body in ESCAPES or (body[:1] == "u" and len(body) == 5) or (body == "'" or opener in "'`"))
 
 
 def _stop_at(opener: str) -> re.Pattern[str]:

@@ -241,3 +241,8 @@ class Place:
         if at == begin or text[at - 1] not in SPACE:
             return False
         return (_QUOTED_KEY if is_member else _WHOLE_STRING).match(text, at) is not None
+
+
+def starts_line(text: str, at: int, begin: int) -> bool:
+    """Tell whether nothing but space stands before a place, in its line or back to `begin`."""
+    return at == begin or text[at - 1] == "\n" or not text[max(begin, at - 50) : at].strip(SPACE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from batchrun.output.signs import SPACE
+from batchrun.output.signs import starts_line
 
 _NAMES = "think|thinking|thought|thoughts|reasoning|reflection|seed:think|scratchpad|analysis"
 _TAG = re.compile(
@@ -42,7 +42,7 @@ def after_thoughts(text: str) -> str | None:
             begin, opened = tag.end(), None
         else:
             opened = None
-    if opened is not None and (_starts_line(text, opened, begin) or _holds_draft(text, opened)):
+    if opened is not None and (starts_line(text, opened, begin) or _holds_draft(text, opened)):
         return None
     if _CUT_TAG.search(text, max(begin, len(text) - 12)) and text.rfind("{", begin) < text.rfind("<", begin):
         return None
@@ -52,7 +52,7 @@ def after_thoughts(text: str) -> str | None:
 def _is_end(text: str, tag: re.Match[str], begin: int, opened: int | None, *, look: bool) -> bool:
     """Tell whether a closing tag ends thoughts."""
     if opened is not None:
-        return _starts_line(text, opened, begin) or not _is_mention(text, opened)
+        return starts_line(text, opened, begin) or not _is_mention(text, opened)
     if begin or not (_AFTER_CLOSE.match(text, tag.end()) or text[tag.start() - 1] in "\n。！？.!?"):
         return False
     # In JSON that is open it is text, unless it is thoughts that have an open brace, and the answer comes after them.
@@ -61,10 +61,6 @@ def _is_end(text: str, tag: re.Match[str], begin: int, opened: int | None, *, lo
 
 def _is_in_braces(text: str, begin: int, at: int) -> bool:
     return text.count("{", begin, at) > text.count("}", begin, at)
-
-
-def _starts_line(text: str, at: int, begin: int) -> bool:
-    return at == begin or text[at - 1] == "\n" or not text[max(begin, at - 50) : at].strip(SPACE)
 
 
 def _is_mention(text: str, opened: int) -> bool:

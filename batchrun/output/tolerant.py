@@ -297,7 +297,7 @@ class Reader:
         return str(word)
 
     def _check_key(self, key: str, position: int) -> None:
-        if key[:1] in _NO_BEGINNING or (key and key.strip(SPACE)[:1] in COMMAS):
+        if key[:1] in _NO_BEGINNING or key.strip(SPACE)[:1] in COMMAS:
             raise AmbiguousError(position, f"the key {key[:40]!r}: a comma on the wrong side of a quote")
 
     def _plain_string(self, found: re.Match[str]) -> str:
@@ -367,7 +367,7 @@ class Reader:
                     self.looks_like_json = True
                     raise CutOffError(position)
                 raise BrokenError(position, f"no colon after the key {frame.key[:80]!r}", looks=frame.members > 0)
-            self.looks_like_json = self.looks_like_json or text[at_quote] in CLOSERS
+            self.looks_like_json = True
         else:
             bare = BARE_KEY.match(text, position)
             if bare is None:
