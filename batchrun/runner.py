@@ -62,7 +62,7 @@ _CANARIES = 5
 _MIN_SAMPLE = 20
 _SLOWEST_SHOWN = 3
 #: Judging longer texts than this may take longer than the event loop should be held up.
-_LONG_CHARS = 20_000
+_LONG_CHARS = 5_000
 #: So many different warnings are counted each by itself.
 _MAX_WARNINGS = 50
 
