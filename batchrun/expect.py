@@ -72,6 +72,22 @@ def max_failures(value: object) -> int | Percent:
     raise ValueError('a whole number such as 10, or a share such as "5%"')
 
 
+def share(value: object) -> float:
+    """Give a share from 0 to 1 for a text such as "2%". Raises ValueError."""
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    if isinstance(value, str) and re.fullmatch(r"\d{1,3}(\.\d+)?%", value.strip()) and float(value.strip()[:-1]) <= 100:
+        return float(value.strip()[:-1]) / 100
+    raise ValueError('a share such as "2%", or 0')
+
+
+def name(value: object) -> str:
+    """Give a name of letters, digits, dots, dashes and underscores. Raises ValueError."""
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", value):
+        return value
+    raise ValueError('a name of letters, digits, dots, dashes and underscores, such as "my-account"')
+
+
 def positive(value: object) -> float:
     """Give a number above zero."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max:

@@ -85,11 +85,16 @@ class Structured:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How fast requests may leave."""
+    """How fast requests may leave. Runs of one `scope` share their limits, on one machine."""
 
     concurrency: Literal["auto"] | int = "auto"
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    requests_per_second: float | None = None
+    tokens_per_second: float | None = None
+    requests_per_day: float | None = None
+    tokens_per_day: float | None = None
+    scope: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,9 @@ class Retry:
     """How often and how long an item is tried; times in seconds.
 
     `attempt_timeout` is for one whole attempt, `idle_timeout` for a pause in an answer that has begun. Where the first
-    and `item_timeout` are not set they are 10 minutes and an hour, in a batch lane what the lane takes.
+    and `item_timeout` are not set they are 10 minutes and an hour, in a batch lane what the lane takes. An endpoint
+    that is down for longer than `max_outage` ends the run. `hedge` is the share of requests that may be sent a second
+    time because they take much longer than the others.
     """
 
     max_attempts: int = 6
@@ -106,6 +113,8 @@ class Retry:
     item_timeout: float | None = None
     wait_initial: float = 1.0
     wait_max: float = 60.0
+    max_outage: float = 900.0
+    hedge: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +234,11 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
             "concurrency": expect.concurrency,
             "requests_per_minute": expect.positive,
             "tokens_per_minute": expect.positive,
+            "requests_per_second": expect.positive,
+            "tokens_per_second": expect.positive,
+            "requests_per_day": expect.positive,
+            "tokens_per_day": expect.positive,
+            "scope": expect.name,
         },
     ),
     "retry": (
@@ -236,6 +250,8 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
             "item_timeout": expect.duration,
             "wait_initial": expect.duration,
             "wait_max": expect.duration,
+            "max_outage": expect.duration,
+            "hedge": expect.share,
         },
     ),
     "budget": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from batchrun.endpoint.compile import Compiler
@@ -11,12 +11,14 @@ from batchrun.endpoint.profile import (
     Profile,
     ProfileError,
     Verdict,
+    data_home,
     load_profile,
     profile_path,
     shortened,
     update_profile,
 )
 from batchrun.job import JobError
+from batchrun.pace import Found
 from batchrun.prompts import in_words, with_schema
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Knowledge:
     ) -> None:  # fmt: skip
         self._job = job
         self._dialect = target.dialect
+        self._variables = variables
         self.notes: list[str] = []
         self.path: Path | None = None
         #: Whether the profile is older than the job wants it.
@@ -103,6 +106,25 @@ class Knowledge:
                 return {profile.model: streamed}
         return {}
 
+    @property
+    def found(self) -> Found | None:
+        """Give what earlier runs found of the endpoint's limits; None if nothing is known."""
+        limits = self.profile.limits if self.profile else {}
+        if not limits:
+            return None
+        concurrency = limits.get("concurrency")
+        return Found(
+            None if concurrency is None else int(concurrency), limits.get("requests_per_minute"),
+            limits.get("tokens_per_minute"),
+        )  # fmt: skip
+
+    def scope_path(self, name: str) -> Path:
+        """Give the file by which the runs of a scope share their limits. Raises `JobError` if there is no place."""
+        home = data_home(self._variables)
+        if home is None:
+            raise JobError("limits.scope needs a place for what runs share: this user has no home, set XDG_DATA_HOME")
+        return home.parent / "scopes" / name
+
     def as_dict(self) -> dict[str, Any]:
         """Give as JSON values which profile counts, how JSON is asked for now, and what this run learned."""
         profile = self.profile
@@ -116,8 +138,10 @@ class Knowledge:
             ],
         }
 
-    def keep(self, transports: Mapping[str, tuple[bool, str]], *, simulated: bool) -> str | None:
+    def keep(self, transports: Mapping[str, tuple[bool, str]], found: Found, *, simulated: bool) -> str | None:
         """Save what a run learned; `transports` tells by model which one was refused, with the provider's words.
+
+        `found` is what it found of the limits; what it did not come to stays as it was.
 
         A simulated provider inside of the run is gone with it, and nothing of it is kept. Gives words if that failed.
         """
@@ -129,13 +153,18 @@ class Knowledge:
             streamed, words = transports[model]
             lessons.append(Fact("stream", streamed, Verdict.REJECTED, shortened(words)))
         obeyed = compiler.obeyed_bound
-        if not lessons and obeyed == (self.profile.max_tokens if self.profile else None):
+        before = self.profile.limits if self.profile else {}
+        limits = {**before, **{name: value for name, value in asdict(found).items() if value is not None}}
+        if not lessons and limits == before and obeyed == (self.profile.max_tokens if self.profile else None):
             return None
 
         def learned(before: Profile | None) -> Profile:
             before = before or Profile(endpoint_key(job), model, self._dialect.name)
             more = before.with_facts(lessons)
-            return replace(more, simulated=simulated or before.simulated, max_tokens=obeyed or before.max_tokens)
+            return replace(
+                more, simulated=simulated or before.simulated, max_tokens=obeyed or before.max_tokens,
+                limits={**before.limits, **limits},
+            )  # fmt: skip
 
         try:
             update_profile(self.path, learned)

@@ -51,6 +51,15 @@ class RateCause(StrEnum):
     OVERLOAD = "overload"
 
 
+@dataclass(slots=True)
+class QuotaLevel:
+    """What an answer says of a limit by the minute: of which resource, how much, and what is left if it says so."""
+
+    what: Literal["requests", "tokens"]
+    limit: float
+    remaining: float | None = None
+
+
 #: Kinds that another attempt may cure.
 TRANSIENT_KINDS = frozenset(
     {
@@ -247,6 +256,10 @@ class EndpointError(Exception):
     attempts: int | None = None
     then: ErrorKind | None = None
     remedy: Literal["stream", "no_stream"] | None = None
+    #: No connection came about, so that nothing was sent.
+    unreachable: bool = False
+    #: It was given up because the endpoint had fallen silent and now answers others.
+    abandoned: bool = False
     #: The request is worth sending once more at once, in the way that `remedy` says.
     other_way: bool = False
 

@@ -68,12 +68,13 @@ class Retries:
         *,
         waiting: Callable[[float, EndpointError], None],
         started_at: float,
+        spared: Callable[[], int] = lambda: 0,
     ) -> Response:
         """Repeat `attempt` until it succeeds or another is not worthwhile; then raise its last `EndpointError`.
 
         `first` is the error of the first attempt, if that was made already. `waiting` is told of each wait before
-        it begins. `started_at` is the loop's time when the item was first sent: no attempt begins later than
-        `retry.item_timeout` seconds after it.
+        it begins. `spared` gives how many of the attempts do not count. `started_at` is the loop's time when the item
+        was first sent: no attempt begins later than `retry.item_timeout` seconds after it.
         """
         done = [first] if first else []
 
@@ -83,8 +84,8 @@ class Retries:
             return await attempt()
 
         retrying = AsyncRetrying(
-            retry=_Worthwhile(self),
-            wait=_Wait(self),
+            retry=_Worthwhile(self, spared),
+            wait=_Wait(self, spared),
             stop=_TooLate(started_at + (self._settings.item_timeout or ITEM_TIMEOUT_S)),
             sleep=self._sleep,
             before_sleep=lambda state: waiting(state.upcoming_sleep, _error_of(state)),
@@ -101,8 +102,10 @@ def _error_of(state: RetryCallState) -> EndpointError:
 
 
 class _Worthwhile(retry_base):
-    def __init__(self, retries: Retries) -> None:
+    def __init__(self, retries: Retries, spared: Callable[[], int]) -> None:
         self._retries = retries
+        self._spared = spared
+        self._spared_before = 0
         self._alike: Counter[tuple[ErrorKind, int | None]] = Counter()
 
     def __call__(self, retry_state: RetryCallState) -> bool:
@@ -110,16 +113,19 @@ class _Worthwhile(retry_base):
             return False
         error = _error_of(retry_state)
         way = (error.kind, error.attempts)
-        self._alike[way] += 1
-        return self._retries.worthwhile(error, retry_state.attempt_number, self._alike[way])
+        spared, before = self._spared(), self._spared_before
+        self._spared_before = spared
+        self._alike[way] += spared == before
+        return self._retries.worthwhile(error, retry_state.attempt_number - spared, self._alike[way])
 
 
 class _Wait(wait_base):
-    def __init__(self, retries: Retries) -> None:
+    def __init__(self, retries: Retries, spared: Callable[[], int]) -> None:
         self._retries = retries
+        self._spared = spared
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        return self._retries.wait_s(_error_of(retry_state), retry_state.attempt_number)
+        return self._retries.wait_s(_error_of(retry_state), max(1, retry_state.attempt_number - self._spared()))
 
 
 class _TooLate(stop_base):

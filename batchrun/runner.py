@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from batchrun.endpoint.client import Client
+from batchrun.endpoint.client import Client, most_connections
 from batchrun.endpoint.compile import Way
 from batchrun.endpoint.target import target_of
 from batchrun.estimate import TokenEstimate
@@ -19,8 +19,9 @@ from batchrun.items import ItemReader
 from batchrun.knowledge import Knowledge
 from batchrun.lines import InputError, count_items, expand_inputs
 from batchrun.manifest import Manifest
+from batchrun.outage import Lookout
 from batchrun.output import Judge, Schema, Verdict
-from batchrun.pace import Pacer, Stopping
+from batchrun.pace import AUTO_MOST, PACE_CELLS, Limits, Pacer, Stopping, UsedUpError
 from batchrun.prompts import RequestBuilder, accepted_builders, made_from, recipe_of
 from batchrun.rate import Rate
 from batchrun.records import (
@@ -33,6 +34,7 @@ from batchrun.records import (
     Request,
     Response,
     Result,
+    Usage,
     utc_now,
 )
 from batchrun.rehearsal import embedded_simulator
@@ -40,7 +42,7 @@ from batchrun.retry import Retries
 from batchrun.selection import FromInput, FromQueue, OnChange, Selection
 from batchrun.sending import JobRefusedError, Observer, Sender, Work
 from batchrun.settings import environment, read_key, resolve
-from batchrun.store import RunDirectory, StoreError
+from batchrun.store import PACE, Pages, RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
 
 if TYPE_CHECKING:
@@ -48,9 +50,10 @@ if TYPE_CHECKING:
     from batchrun.job import Job
     from batchrun.requeue import RetryPlan
 
-DEFAULT_CONCURRENCY = 32
 #: After a stop, calls in flight have this long to end; their items stay pending if they do not.
 DRAIN_S = 30.0
+#: Items that wait for their next attempt; beyond them no new ones are taken up.
+_WAITING_ROOM = 1024
 _COUNT_REST_S = 5.0
 _COUNT_REST_HURRIED_S = 0.3
 #: Workers start one after the other. Sent all at once, requests come back all at once, for ever after, and wait.
@@ -98,7 +101,6 @@ class Runner:
         self._recipe = recipe_of(self._made)
         self._judge = Judge(self._schema)
         self._paths = [] if retry else expand_inputs(job.input)
-        self._concurrency = DEFAULT_CONCURRENCY if job.limits.concurrency == "auto" else job.limits.concurrency
         self._simulator = embedded_simulator(job)
         self._tally = Tally()
         self._results_now = self._failures_now = self._skipped = 0
@@ -110,7 +112,7 @@ class Runner:
         self._begun = self._simulated = self._aborted = self._is_known = False
         #: Held by the one item that may go while it is not known how requests fare.
         self._turn = asyncio.Semaphore(1)
-        self._untaken = 0
+        self._untaken = self._workers = 0
         self._warnings: dict[str, int] = {}
         self._notes: list[str] = []
         self.total: int | None = None
@@ -124,13 +126,12 @@ class Runner:
         self._now = loop.time
         self._start_s = loop.time()
         self._rate = Rate(self._start_s)
-        limits = self.job.limits
-        self._pacer = Pacer(self._concurrency, limits.requests_per_minute, limits.tokens_per_minute)
-        self._retries = Retries(self.job.retry, self._rng, self._pacer.sleep)
-        self._waiting_room = asyncio.Semaphore(max(256, 4 * self._concurrency))
         async with AsyncExitStack() as stack:
             self._store = RunDirectory(self.job.output)
             stack.callback(self._store.close)
+            self._pacer = self._make_pacer(stack)
+            self._retries = Retries(self.job.retry, self._rng, self._pacer.sleep)
+            self._waiting_room = asyncio.Semaphore(max(_WAITING_ROOM, 4 * self._pacer.concurrency))
             for note in self._store.notes:
                 self._observer.notice("recovered", note)
             self._manifest = Manifest(
@@ -151,18 +152,55 @@ class Runner:
                 words = f"the deadline of {deadline:g} s was reached"
                 timer = loop.call_later(deadline, self.stop, Stop(StopCause.DEADLINE, words))
                 stack.callback(timer.cancel)
+            self._lookout = Lookout(
+                client, self._pacer, self._compiler, self._tally, self.job.retry.max_outage, self.stop,
+                self._count_usage,
+            )  # fmt: skip
+            dialect = self._target.dialect
             self._sender = Sender(
-                client, self._pacer, self._compiler, self._store, self._tally, self._rate, self._observer,
-                self._learned, TokenEstimate(reserved=self._target.dialect.charges_reserved), limits.tokens_per_minute,
+                client, self._pacer, self._compiler, self._store, self._tally, self._count_usage, self._observer,
+                self._learned, TokenEstimate(reserved=dialect.charges_reserved), self._lookout, dialect.quota,
             )  # fmt: skip
             self._look_ahead()
-            await self._work_and_write(feed)
+            await self._work_and_write()
             self._remember(client.refused_transports)
             self._store.settle()
             summary = await self._summary(feed)
             if self._begun or not self._manifest.is_of_a_run:
                 self._store.save_manifest(self._manifest_value(summary))
         return summary
+
+    def _make_pacer(self, stack: AsyncExitStack) -> Pacer:
+        own = self.job.limits
+        concurrency = None if own.concurrency == "auto" else own.concurrency
+        most = most_connections()
+        if concurrency is not None and concurrency > most:
+            words = f"limits.concurrency is lowered from {concurrency} to {most}: so many files may be open (ulimit -n)"
+            self._learned(words)
+            concurrency = most
+        limits = Limits(
+            concurrency, own.requests_per_minute, own.tokens_per_minute, own.requests_per_second,
+            own.tokens_per_second, own.requests_per_day, own.tokens_per_day, self._knowledge.found,
+        )  # fmt: skip
+        pages = self._pages(stack)
+        return Pacer(
+            limits, shared=pages, shares_slots=own.scope is not None, most=min(AUTO_MOST, most),
+            has_burst_limit=self._target.dialect.has_burst_limit, changed=self._learned, grown=self._start_workers,
+        )  # fmt: skip
+
+    def _pages(self, stack: AsyncExitStack) -> Pages | None:
+        """Open what remembers the pace: for this run directory, or for all runs of a scope."""
+        scope = self.job.limits.scope
+        path = self._knowledge.scope_path(scope) if scope else self.job.output / PACE
+        try:
+            pages = Pages(path, PACE_CELLS, is_shared=scope is not None)
+        except StoreError as error:
+            if scope is not None:
+                raise
+            self._observer.notice("pace", f"limits are not remembered for the next run: {error}")
+            return None
+        stack.callback(pages.close)
+        return pages
 
     def _select(self) -> Selection:
         if self._retry is not None:
@@ -202,33 +240,47 @@ class Runner:
             asyncio.get_running_loop().call_later(_CANARY_PATIENCE_S, self._set_known)
 
     def _remember(self, transports: dict[str, tuple[bool, str]]) -> None:
-        trouble = self._knowledge.keep(transports, simulated=self._simulated)
+        trouble = self._knowledge.keep(transports, self._pacer.found, simulated=self._simulated)
         if trouble:
             self._notes.append(trouble)
             self._observer.notice("profile", trouble)
 
-    async def _work_and_write(self, feed: Feed) -> None:
+    async def _work_and_write(self) -> None:
         writer = asyncio.create_task(self._store.keep_synced())
-        writer.add_done_callback(self._writer_ended)
+        lookout = asyncio.create_task(self._lookout.watch())
+        for helper in (writer, lookout):
+            helper.add_done_callback(self._helper_ended)
         try:
             async with asyncio.TaskGroup() as self._group:
-                for number in range(self._concurrency):
-                    self._spawn(self._worker(feed, number * _START_STEP_S))
+                self._start_workers(self._pacer.concurrency)
             if self._stop is None and self._limit is None:
                 self._selection.conclude()
         except BaseExceptionGroup as group:
             raise _store_error(group) or group from None
         finally:
             self._store.finish()
+            lookout.cancel()
             await writer
+            with suppress(asyncio.CancelledError):
+                await lookout
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._group.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _writer_ended(self, writer: asyncio.Task[None]) -> None:
-        if not writer.cancelled() and writer.exception() is not None:
+    def _start_workers(self, wanted: int) -> None:
+        """Let as many take up items as may be in flight. One that has too little to do waits."""
+        if self._feed is None or self._feed.ended or self._stop is not None:
+            return
+        started = 0
+        while self._workers < wanted:
+            self._spawn(self._worker(self._feed, started * _START_STEP_S))
+            self._workers += 1
+            started += 1
+
+    def _helper_ended(self, helper: asyncio.Task[None]) -> None:
+        if not helper.cancelled() and helper.exception() is not None:
             self.abort()
 
     # --- stopping ---
@@ -309,7 +361,7 @@ class Runner:
         """Let all go at once."""
         if not self._is_known:
             self._is_known = True
-            for _ in range(self._concurrency):
+            for _ in range(self._workers):
                 self._turn.release()
 
     async def _first(self, work: Work) -> None:
@@ -321,7 +373,7 @@ class Runner:
             over = await self._conclude(work, response)
         except EndpointError as caught:
             error = caught
-            over = not self._retries.worthwhile(error, 1) and self._give_up(work, error)
+            over = not self._retries.worthwhile(error, 1 - work.record.spared) and self._give_up(work, error)
         except BaseException:
             over = True
             raise
@@ -338,8 +390,9 @@ class Runner:
         try:
             while not over:
                 response = await self._retries.run(
-                    lambda: self._attempt(work), error, waiting=self._waits(work), started_at=work.started_at
-                )
+                    lambda: self._attempt(work), error, waiting=self._waits(work), started_at=work.started_at,
+                    spared=lambda: work.record.spared,
+                )  # fmt: skip
                 error = None
                 over = await self._conclude(work, response)
         except EndpointError as last:
@@ -361,6 +414,9 @@ class Runner:
         """Make one attempt, and see whose affair it is if it is refused."""
         try:
             response = await self._sender.attempt(work)
+        except UsedUpError as used_up:
+            self.stop(Stop(StopCause.DAILY_LIMIT, str(used_up)))
+            raise Stopping from used_up
         except JobRefusedError as refused:
             self.stop(Stop(StopCause.ENDPOINT, str(refused), ErrorKind.BAD_REQUEST))
             raise Stopping from refused
@@ -460,6 +516,11 @@ class Runner:
 
     # --- accounts ---
 
+    def _count_usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self._tally.usage.add(usage)
+            self._rate.add(0, usage.total_tokens)
+
     def _in_flight(self) -> int:
         return sum(work.state == "sent" for work in self._under_way.values())
 
@@ -490,6 +551,7 @@ class Runner:
         under_way = sorted(self._under_way.values(), key=lambda work: work.started_at)
         in_flight = self._in_flight()
         rate = self._rate.at(now)
+        breaker = self._pacer.breaker
         # Once nothing is left to read, the last items are shown one by one; a number would only pretend.
         eta = (total - done) / rate.items_per_s if reading and total and rate.items_per_s > 0 else None
         return Snapshot(
@@ -497,6 +559,7 @@ class Runner:
             retries=self._tally.retries, in_flight=in_flight, waiting=len(under_way) - in_flight, reading=reading,
             requests_per_minute=rate.items_per_s * 60, tokens_per_minute=rate.tokens_per_s * 60, eta_s=eta,
             paused_s=self._pacer.paused_for(),
+            outage_s=None if breaker.down_since is None else now - breaker.down_since, outage=breaker.why,
             drain_s=None if self._stop is None else max(0.0, self._drain_until - now),
             slowest=tuple(
                 InFlight(work.item.id, now - work.started_at, work.state, work.attempts)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchrun.records import EndpointError, ErrorKind, RateCause, Usage
+from batchrun.endpoint.waits import quota_levels
+from batchrun.pace import Record
+from batchrun.records import EndpointError, ErrorKind, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchrun.endpoint.client import Client
     from batchrun.endpoint.compile import Compiler, Way
+    from batchrun.endpoint.dialect import QuotaRow
     from batchrun.estimate import TokenEstimate
-    from batchrun.pace import Pacer
-    from batchrun.rate import Rate
-    from batchrun.records import Item, Request, Response
+    from batchrun.outage import Lookout
+    from batchrun.pace import Pacer, Ticket
+    from batchrun.records import Item, Provider, Request, Response
     from batchrun.store import RunDirectory
     from batchrun.summary import Tally
 
-#: One answer with an absurd Retry-After must not stall everybody: limits are kept by the minute.
-_MAX_SHARED_PAUSE_S = 60.0
 _NOTED_PAUSE_S = 5.0
 #: An estimate is no count: what is only a little over a limit is tried.
 _SURELY = 1.2
@@ -54,6 +55,7 @@ class Work:
     reasks: int = 0
     usage: Usage | None = None
     way: Way | None = None
+    record: Record = field(default_factory=Record)
     state: str = "waiting for a slot"
 
 
@@ -61,13 +63,13 @@ class Sender:
     """Makes attempts. `learned` is told in words what the endpoint made it change."""
 
     def __init__(
-        self, client: Client, pacer: Pacer, compiler: Compiler, store: RunDirectory, tally: Tally, rate: Rate,
-        observer: Observer, learned: Callable[[str], None], estimate: TokenEstimate,
-        tokens_per_minute: float | None = None,
+        self, client: Client, pacer: Pacer, compiler: Compiler, store: RunDirectory, tally: Tally,
+        count: Callable[[Usage | None], None], observer: Observer, learned: Callable[[str], None],
+        estimate: TokenEstimate, lookout: Lookout, quota: tuple[QuotaRow, ...],
     ) -> None:  # fmt: skip
         self._client, self._pacer, self._compiler, self._store = client, pacer, compiler, store
-        self._tally, self._rate, self._observer, self._learned = tally, rate, observer, learned
-        self._estimate, self._tokens_per_minute = estimate, tokens_per_minute
+        self._tally, self._count_tokens, self._observer, self._learned = tally, count, observer, learned
+        self._estimate, self._lookout, self._quota = estimate, lookout, quota
         self._greeting = asyncio.Lock()
 
     async def attempt(self, work: Work) -> Response:
@@ -99,12 +101,15 @@ class Sender:
 
     def _check_size(self, work: Work) -> None:
         """Refuse a request of more tokens than a minute may have: it would wait for ever, or be refused for ever."""
-        most = self._tokens_per_minute
+        most = self._pacer.tokens_per_minute
         if most is None or not self._estimate.is_sure:
             return
         prompt = self._estimate.prompt(work.request)
         if prompt > most * _SURELY:
-            words = f"the request has about {prompt:,.0f} tokens, and limits.tokens_per_minute is {most:,.0f}"
+            who = (
+                "limits.tokens_per_minute is" if self._pacer.is_told_tokens else "the endpoint's limit by the minute is"
+            )
+            words = f"the request has about {prompt:,.0f} tokens, and {who} {most:,.0f}"
             raise EndpointError(ErrorKind.BAD_REQUEST, f"{words}: it was not sent")
 
     async def _greet(self, request: Request, way: Way, error: EndpointError) -> None:
@@ -114,13 +119,15 @@ class Sender:
                 return  # another one has found it out
             greeting = self._compiler.greeting(request, way)
             refusal = None
-            ticket = await self._pacer.admit(self._tokens_of(greeting))
+            ticket = await self._pacer.admit(self._estimate.of(greeting))
             self._tally.attempts += 1
             try:
                 response = await self._client.chat(greeting)
+                self._pacer.succeeded(ticket, self._used(greeting, response.usage))
                 self._count_tokens(response.usage)
             except EndpointError as error:
                 refusal = error
+                self._pacer.failed(ticket, error, Record(), self._used(greeting, error.usage))
                 self._tally.failed_attempts[error.kind.value] += 1
                 self._count_tokens(error.usage)
             finally:
@@ -141,65 +148,59 @@ class Sender:
 
     async def _call(self, work: Work, request: Request, refusal: EndpointError | None = None) -> Response:
         """Admit, send, settle."""
-        ticket = await self._pacer.admit(self._tokens_of(request))
-        used: float | None = None
+        ticket = await self._pacer.admit(self._estimate.of(request))
         try:
             self._store.sent(work.item, work.fingerprint, work.attempts + 1)
             work.attempts += 1
             work.state = "sent"
             self._tally.attempts += 1
+            if work.way is not None:
+                self._lookout.sees(work.request, work.way)
             response = await self._client.chat(request, _key_of(work), refusal)
         except EndpointError as error:
-            self._store.attempt_ended(work.item)
-            self._tally.failed_attempts[error.kind.value] += 1
-            self._count_usage(work, error.usage)
-            if error.cause is not None:
-                self._tally.causes[error.cause.value] += 1
-            used = self._used(request, error.usage)
-            if error.kind is ErrorKind.RATE_LIMITED:
-                used = 0.0
-                self._slow_down(error)
+            self._failed(work, request, ticket, error)
             raise
-        else:
-            used = self._used(request, response.usage)
         finally:
-            self._pacer.release(ticket, used)
-        self._count_usage(work, response.usage)
+            self._pacer.release(ticket)
+        usage = response.usage
+        self._pacer.succeeded(ticket, self._used(request, usage))
+        self._take_quota(response.provider)
+        self._count_usage(work, usage)
         return response
 
-    def _tokens_of(self, request: Request) -> float:
-        return 0.0 if self._tokens_per_minute is None else self._estimate.of(request)
+    def _failed(self, work: Work, request: Request, ticket: Ticket, error: EndpointError) -> None:
+        self._store.attempt_ended(work.item)
+        self._tally.failed_attempts[error.kind.value] += 1
+        self._count_usage(work, error.usage)
+        if error.cause is not None:
+            self._tally.causes[error.cause.value] += 1
+        before = self._pacer.paused_for()
+        self._pacer.failed(ticket, error, work.record, self._used(request, error.usage))
+        paused_s = self._pacer.paused_for()
+        if paused_s >= _NOTED_PAUSE_S > before:
+            self._observer.notice("paused", f"the endpoint asks to wait {paused_s:.0f} s", seconds=round(paused_s, 1))
+        if error.provider is not None:
+            self._take_quota(error.provider)
+
+    def _take_quota(self, provider: Provider) -> None:
+        headers = provider.headers
+        for row in self._quota:
+            if row.limit in headers:
+                for level in quota_levels(headers, self._quota):
+                    self._pacer.take_quota(level)
+                return
 
     def _used(self, request: Request, usage: Usage | None) -> float | None:
         """Learn from what an answer took; give what it took of the limit, None if nobody knows."""
-        if self._tokens_per_minute is None or usage is None:
+        if usage is None:
             return None
         self._estimate.learn(request, usage)
         return self._estimate.used(request, usage)
-
-    def _slow_down(self, error: EndpointError) -> None:
-        limit = error.limit if error.cause is RateCause.CONCURRENCY else None
-        if limit is not None and self._pacer.lower(limit):
-            self._learned(f"no more than {limit} requests at a time from now on: {error.message}")
-        elif error.retry_after_s is not None:
-            self._pause(error.retry_after_s)
-
-    def _pause(self, seconds: float) -> None:
-        """Hold everybody back as long as the endpoint asked one to wait, but no longer than a window of its limits."""
-        shared = min(seconds, _MAX_SHARED_PAUSE_S)
-        if shared >= _NOTED_PAUSE_S and not self._pacer.paused_for():
-            self._observer.notice("paused", f"the endpoint asks to wait {shared:.0f} s", seconds=round(shared, 1))
-        self._pacer.pause(shared)
 
     def _count_usage(self, work: Work, usage: Usage | None) -> None:
         if usage is not None:
             work.usage = usage if work.usage is None else work.usage + usage
             self._count_tokens(usage)
-
-    def _count_tokens(self, usage: Usage | None) -> None:
-        if usage is not None:
-            self._tally.usage.add(usage)
-            self._rate.add(0, usage.total_tokens)
 
 
 def _key_of(work: Work) -> str | None:

@@ -21,6 +21,7 @@ class StopCause(Enum):
     INPUT = ("input", 1)
     INPUT_UNSENT = ("input_unsent", 2)
     ENDPOINT = ("endpoint", 4)
+    DAILY_LIMIT = ("daily_limit", 5)
     DEADLINE = ("deadline", 5)
     MAX_FAILURES = ("max_failures", 5)
     SIGINT = ("sigint", 130)
@@ -70,6 +71,8 @@ class Snapshot:
     tokens_per_minute: float
     eta_s: float | None
     paused_s: float
+    outage_s: float | None
+    outage: str
     drain_s: float | None
     slowest: tuple[InFlight, ...]
 
@@ -81,6 +84,8 @@ class Tally:
     attempts: int = 0
     retries: int = 0
     reasks: int = 0
+    trials: int = 0
+    hedges: int = 0
     failed_attempts: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
     usage: Usage = field(default_factory=Usage)
@@ -155,6 +160,8 @@ class Summary:
                 "attempts": self.tally.attempts,
                 "retries": self.tally.retries,
                 "reasks": self.tally.reasks,
+                "trials": self.tally.trials,
+                "hedges": self.tally.hedges,
                 "failed_attempts_by_kind": dict(sorted(self.tally.failed_attempts.items())),
                 "rate_limited_by_cause": dict(sorted(self.tally.causes.items())),
             },

@@ -158,7 +158,7 @@ def endpoint() -> Iterator[tuple[str, list[tuple[str | None, bytes]]]]:
 
 
 KEY = "sk-made+up/0123456789-abcdef"
-QUICK = Retry(wait_initial=0.02, wait_max=0.05, attempt_timeout=20.0)
+QUICK = Retry(wait_initial=0.02, wait_max=0.05, attempt_timeout=20.0, max_outage=3.0)
 
 
 @dataclass

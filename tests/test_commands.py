@@ -488,7 +488,7 @@ def test_reparse_killed_at_any_renaming_leaves_all_of_the_old_or_all_of_the_new(
         assert found in (old, new)
         assert sorted([*found, *bench.ids("failures.jsonl")]) == sorted([*old, "bad", "long-1", "long-2"])
         assert {path.name for path in bench.out.iterdir()} <= {
-            "results.jsonl", "failures.jsonl", "index", "journal", "run.json",
+            "results.jsonl", "failures.jsonl", "index", "journal", "pace", "run.json",
         }  # fmt: skip
         seen.append(found == new)
     assert seen == sorted(seen), "first all of the old, then all of the new"

@@ -166,7 +166,7 @@ def test_a_duration_is_above_zero_and_finite_or_refused(value):
     [
         ("[endpoint]\nmodle = 'x'", "endpoint.modle", "did you mean endpoint.model?"),
         ("[limits]\nrequest_per_minute = 1", "limits.request_per_minute", "did you mean limits.requests_per_minute?"),
-        ("[retry]\nzzz = 1", "retry.zzz", "known here: retry.max_attempts"),
+        ("[retry]\nqqqqqqqq = 1", "retry.qqqqqqqq", "known here: retry.max_attempts"),
         ("[endpoints]\nmodel = 'x'", "endpoints", "did you mean endpoint?"),
         ("[endpoint]\napi_key = 'sk-0123456789abcdefSECRET'", "endpoint.api_key", "did you mean endpoint.api_key_env?"),
     ],

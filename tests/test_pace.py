@@ -8,19 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual import in_virtual_time
 
-from batchrun.pace import Pacer, Stopping
+from batchrun.pace import Limits, Pacer, Stopping
+
+
+def told(concurrency: int, requests: float | None = None, tokens: float | None = None) -> Pacer:
+    """Give a pacer that is told the concurrency, requests and tokens a minute."""
+    return Pacer(Limits(concurrency, requests, tokens))
 
 
 async def send(pacer: Pacer, sent: list[float], lasts: float = 0.0) -> None:
-    await pacer.admit()
+    ticket = await pacer.admit()
     sent.append(asyncio.get_running_loop().time())
     await asyncio.sleep(lasts)
-    pacer.release()
+    pacer.succeeded(ticket)
+    pacer.release(ticket)
 
 
 def test_concurrency_is_reached_and_never_exceeded() -> None:
     async def main() -> list[float]:
-        pacer, sent = Pacer(3), []
+        pacer, sent = told(3), []
         await asyncio.gather(*(send(pacer, sent, 1.0) for _ in range(10)))
         return sent
 
@@ -29,7 +35,7 @@ def test_concurrency_is_reached_and_never_exceeded() -> None:
 
 def test_requests_a_minute_are_spread_evenly() -> None:
     async def main() -> list[float]:
-        pacer, sent = Pacer(10, 30), []
+        pacer, sent = told(10, 30), []
         await asyncio.gather(*(send(pacer, sent, 5.0) for _ in range(5)))
         return sent
 
@@ -48,7 +54,7 @@ def test_no_window_ever_holds_more_than_its_share(
     per_minute: int, concurrency: int, requests: list[tuple[float, float]], pauses: list[tuple[float, float]]
 ) -> None:
     async def main() -> list[float]:
-        pacer, sent = Pacer(concurrency, per_minute), []
+        pacer, sent = told(concurrency, per_minute), []
         loop = asyncio.get_running_loop()
         for at, seconds in pauses:
             loop.call_at(at, pacer.pause, seconds)
@@ -71,7 +77,7 @@ def test_no_window_ever_holds_more_than_its_share(
 
 def test_a_pause_holds_everybody_and_a_shorter_one_does_not_end_it() -> None:
     async def main() -> tuple[list[float], float]:
-        pacer, sent = Pacer(4), []
+        pacer, sent = told(4), []
         pacer.pause(10.0)
         pacer.pause(2.0)
         left = pacer.paused_for()
@@ -85,7 +91,7 @@ def test_a_pause_holds_everybody_and_a_shorter_one_does_not_end_it() -> None:
 
 def test_a_pause_that_comes_while_others_wait_for_their_moment_holds_them_too() -> None:
     async def main() -> list[float]:
-        pacer, sent = Pacer(8, 60), []
+        pacer, sent = told(8, 60), []
         asyncio.get_running_loop().call_later(1.5, pacer.pause, 20.0)
         await asyncio.gather(*(send(pacer, sent) for _ in range(6)))
         return sent
@@ -99,7 +105,7 @@ def test_a_pause_that_comes_while_others_wait_for_their_moment_holds_them_too() 
 def test_stop_wakes_at_once_whoever_waits() -> None:
     async def main() -> list[tuple[type[BaseException], float]]:
         loop = asyncio.get_running_loop()
-        pacer = Pacer(2, 1)
+        pacer = told(2, 1)
         pacer.pause(3600)
         waiting = [pacer.admit(), pacer.admit(), pacer.admit(), pacer.sleep(3600), pacer.sleep(86400)]
         loop.call_later(1.0, pacer.stop)
@@ -120,7 +126,7 @@ def test_stop_wakes_at_once_whoever_waits() -> None:
 
 def test_nobody_goes_after_a_stop_and_every_slot_comes_back() -> None:
     async def main() -> None:
-        pacer = Pacer(1)
+        pacer = told(1)
         pacer.stop()
         for _ in range(3):  # a slot that stayed taken would make the second call wait for ever
             with pytest.raises(Stopping):
@@ -133,7 +139,7 @@ def test_nobody_goes_after_a_stop_and_every_slot_comes_back() -> None:
 
 def test_one_who_gives_up_waiting_holds_no_slot() -> None:
     async def main() -> list[float]:
-        pacer, sent = Pacer(1), []
+        pacer, sent = told(1), []
         pacer.pause(100)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(pacer.admit(), 5)
@@ -155,7 +161,8 @@ async def spend(pacer: Pacer, sent: list[tuple[float, float]], tokens: float, la
     ticket = await pacer.admit(tokens)
     sent.append((asyncio.get_running_loop().time(), tokens))
     await asyncio.sleep(lasts)
-    pacer.release(ticket, used)
+    pacer.succeeded(ticket, used)
+    pacer.release(ticket)
 
 
 @settings(max_examples=80, deadline=None)
@@ -169,7 +176,7 @@ def test_no_minute_ever_sees_more_tokens_than_the_limit(
     per_minute: int, concurrency: int, shares: list[tuple[float, float, float]], requests: int | None
 ) -> None:
     async def main() -> list[tuple[float, float]]:
-        pacer, sent = Pacer(concurrency, requests, per_minute), []
+        pacer, sent = told(concurrency, requests, per_minute), []
 
         async def one(share: float, lasts: float, after: float) -> None:
             await asyncio.sleep(after)
@@ -187,7 +194,7 @@ def test_no_minute_ever_sees_more_tokens_than_the_limit(
 
 def test_the_limit_is_used_in_full_and_evenly_from_the_first_second() -> None:
     async def main() -> list[tuple[float, float]]:
-        pacer, sent = Pacer(50, None, 60_000), []
+        pacer, sent = told(50, None, 60_000), []
         async with asyncio.TaskGroup() as group:
             for _ in range(3000):
                 group.create_task(spend(pacer, sent, 100.0, 3.0, 100.0))
@@ -202,7 +209,7 @@ def test_the_limit_is_used_in_full_and_evenly_from_the_first_second() -> None:
 
 def test_what_an_answer_really_took_corrects_what_was_reserved() -> None:
     async def main(used: float | None) -> float:
-        pacer, sent = Pacer(4, None, 60_000), []
+        pacer, sent = told(4, None, 60_000), []
         async with asyncio.TaskGroup() as group:
             for _ in range(300):
                 group.create_task(spend(pacer, sent, 1000.0, 0.5, used))
@@ -216,7 +223,7 @@ def test_what_an_answer_really_took_corrects_what_was_reserved() -> None:
 
 def test_a_large_request_is_not_overtaken_for_ever() -> None:
     async def main() -> list[tuple[float, float]]:
-        pacer, sent = Pacer(100, None, 6_000), []
+        pacer, sent = told(100, None, 6_000), []
         async with asyncio.TaskGroup() as group:
             for number in range(61):
                 group.create_task(spend(pacer, sent, 900.0 if number == 1 else 100.0, 0.1, None))
@@ -230,7 +237,7 @@ def test_a_large_request_is_not_overtaken_for_ever() -> None:
 
 def test_more_than_a_minute_has_goes_alone_and_not_never() -> None:
     async def main() -> list[tuple[float, float]]:
-        pacer, sent = Pacer(4, None, 1_000), []
+        pacer, sent = told(4, None, 1_000), []
         for tokens in (100.0, 5_000.0, 100.0):
             await spend(pacer, sent, tokens, 0.0, None)
         return sent
@@ -242,7 +249,7 @@ def test_more_than_a_minute_has_goes_alone_and_not_never() -> None:
 
 def test_who_waits_for_tokens_hears_of_the_end() -> None:
     async def main() -> None:
-        pacer, sent = Pacer(4, None, 60), []
+        pacer, sent = told(4, None, 60), []
         await spend(pacer, sent, 60.0, 0.0, None)
         waiting = asyncio.create_task(pacer.admit(60.0))
         await asyncio.sleep(1.0)

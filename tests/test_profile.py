@@ -741,7 +741,8 @@ def test_ways_that_exclude_thinking_are_not_tried_while_it_is_on(bench, simulato
     ended = bench.run("--json")
     assert ended.code == 0, ended.err
     assert ended.json()["requests"] | {"rate_limited_by_cause": {}} == {
-        "attempts": 2, "retries": 0, "reasks": 0, "failed_attempts_by_kind": {}, "rate_limited_by_cause": {},
+        "attempts": 2, "retries": 0, "reasks": 0, "trials": 0, "hedges": 0,
+        "failed_attempts_by_kind": {}, "rate_limited_by_cause": {},
     }  # fmt: skip
     assert {one["extraction"]["mode"] for one in bench.results()} == {"json_schema"}
     assert all(one["reasoning"] for one in bench.results())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from virtual import in_virtual_time
 
 from batchrun.job import Retry
-from batchrun.pace import Pacer, Stopping
+from batchrun.pace import Limits, Pacer, Stopping
 from batchrun.records import TRANSIENT_KINDS, EndpointError, ErrorKind, Provider, Response
 from batchrun.retry import Retries
 
@@ -170,7 +170,7 @@ def test_other_exceptions_go_through() -> None:
 
 def test_a_stop_ends_the_wait_at_once() -> None:
     async def main() -> float:
-        pacer = Pacer(1)
+        pacer = Pacer(Limits(1))
         endpoint = Endpoint(error(retry_after_s=300))
         asyncio.get_running_loop().call_later(2.0, pacer.stop)
         with pytest.raises(Stopping):
@@ -182,12 +182,12 @@ def test_a_stop_ends_the_wait_at_once() -> None:
 
 def test_an_item_that_waits_holds_no_slot() -> None:
     async def main() -> list[str]:
-        pacer = Pacer(1)
+        pacer = Pacer(Limits(1))
         order: list[str] = []
         errors = [error(retry_after_s=60)]
 
         async def attempt(name: str) -> Response:
-            await pacer.admit()
+            ticket = await pacer.admit()
             try:
                 order.append(name)
                 await asyncio.sleep(1)
@@ -195,7 +195,7 @@ def test_an_item_that_waits_holds_no_slot() -> None:
                     raise errors.pop()
                 return ANSWER
             finally:
-                pacer.release()
+                pacer.release(ticket)
 
         policy = retries(pacer.sleep)
         slow = policy.run(lambda: attempt("slow"), None, waiting=lambda *_: None, started_at=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from batchrun.endpoint.answers import error_of, keep, kept_headers, partial, understand, understand_stream
-from batchrun.endpoint.deadlines import Deadlines, IdleTimeoutError
+from batchrun.endpoint.deadlines import AbandonedError, Deadlines, IdleTimeoutError
 from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.endpoint.target import hint
 from batchrun.endpoint.watch import Watch
@@ -33,6 +34,8 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 _CONNECT_TIMEOUT_S = 10.0
 #: Below the shortest keep-alive of common servers (uvicorn's 5 s), so that a closing connection is seldom reused.
 _KEEP_ALIVE_S = 4.5
+#: What a run has open beside its connections.
+_OTHER_FILES = 32
 _HIDDEN_KEY = "[key]"
 #: After a stream's `[DONE]` its connection has this long to come to the answer's end, or it is closed.
 _LINGER_S = 0.5
@@ -40,6 +43,12 @@ _LINGER_S = 0.5
 _SNIFFED_BYTES = 64
 #: A shorter key is a placeholder, as local servers want one ("EMPTY", "x"); taking it out would spoil good answers.
 _SHORTEST_SECRET = 6
+
+
+def most_connections() -> int:
+    """Give how many connections this process may have open at a time, beside its files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 100_000 if soft == resource.RLIM_INFINITY else max(1, soft - _OTHER_FILES)
 
 
 class Client:
@@ -176,6 +185,15 @@ class Client:
         await self._converse(answer, method, URL(self._base_url + path), body, None, streamed=False)
         return keep(answer.status, answer.headers, answer.body, self._scrub)
 
+    def abandon(self, started_before: float) -> int:
+        """Give up the calls that were sent before a time, of whose answers nothing came at all; tell how many."""
+        return self._deadlines.abandon(started_before)
+
+    @property
+    def heard_at(self) -> float:
+        """When something of an answer came last, in the loop's time, be it a sign of life alone."""
+        return self._deadlines.heard_at
+
     def error_of(self, provider: Provider) -> EndpointError | None:
         """Read an answer of `fetch` as an error, with the hint that fits it; None if it is none."""
         error = error_of(provider, self._dialect)
@@ -209,7 +227,10 @@ class Client:
                 self._deadlines.end()
         except TimeoutError as error:
             if not self._is_whole(answer):
-                raise self._broken(answer, ErrorKind.TIMEOUT, self._timeout_message(error)) from error
+                broken = self._broken(answer, ErrorKind.TIMEOUT, self._timeout_message(error))
+                broken.unreachable = isinstance(error, aiohttp.ConnectionTimeoutError)
+                broken.abandoned = isinstance(error, AbandonedError)
+                raise broken from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(ErrorKind.NOT_AN_API, self._words("TLS certificate refused", error)) from error
         except aiohttp.ClientSSLError as error:
@@ -218,7 +239,9 @@ class Client:
             if not self._is_whole(answer):
                 broke_off = isinstance(error, aiohttp.ClientPayloadError)
                 words = self._words("the answer broke off" if broke_off else type(error).__name__, error)
-                raise self._broken(answer, ErrorKind.NETWORK, words) from error
+                broken = self._broken(answer, ErrorKind.NETWORK, words)
+                broken.unreachable = isinstance(error, aiohttp.ClientConnectorError)
+                raise broken from error
 
     def _understand(self, answer: _Answer) -> Response:
         if answer.stream is None:
@@ -241,6 +264,7 @@ class Client:
             raise RuntimeError("Client is used outside of its context")
         own = {"Idempotency-Key": idempotency_key} if idempotency_key else None
         response = await self._session.request(method, url, data=body, headers=own, allow_redirects=False)
+        self._deadlines.hear()
         answer.status = response.status
         answer.headers = kept_headers(response.headers)
         if self._key and self._secret and self._key in "".join(answer.headers.values()):
@@ -267,6 +291,7 @@ class Client:
         sniffing = streamed
         async for chunk in response.content.iter_any():
             size += len(chunk)
+            self._deadlines.hear()
             if size > MAX_BODY_BYTES:
                 message = f"the answer is longer than {MAX_BODY_BYTES} bytes"
                 raise self._broken(answer, ErrorKind.INVALID_RESPONSE, message)
@@ -308,6 +333,8 @@ class Client:
     def _timeout_message(self, error: TimeoutError) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return f"no connection within {_CONNECT_TIMEOUT_S:g} s"
+        if isinstance(error, AbandonedError):
+            return "no answer, while the endpoint answered others"
         if isinstance(error, IdleTimeoutError):
             return f"the answer stood still for {self._retry.idle_timeout:g} s"
         return f"no complete answer within {self._retry.attempt_timeout:g} s"

@@ -13,6 +13,10 @@ class IdleTimeoutError(TimeoutError):
     """An answer had begun, and then nothing of it came for too long."""
 
 
+class AbandonedError(TimeoutError):
+    """Nothing of an answer came, though the endpoint answers again."""
+
+
 class Deadlines:
     """Gives every attempt the same time, in seconds of the event loop's clock. `close` it when no attempt is left.
 
@@ -27,12 +31,31 @@ class Deadlines:
         self._now = self._loop.time
         self._running: dict[asyncio.Task[Any] | None, float] = {}
         self._idle: dict[asyncio.Task[Any] | None, float] = {}
+        #: The tasks of which no answer has begun, and when something was heard of any.
+        self._unheard: set[asyncio.Task[Any] | None] = set()
+        self.heard_at = self._now()
         self._expired: dict[asyncio.Task[Any] | None, type[TimeoutError]] = {}
         self._timer = self._loop.call_later(self._interval_s, self._sweep)
 
     def start(self) -> None:
         """Start the time of the attempt that the current task makes; when it is over, the task is cancelled."""
-        self._running[asyncio.current_task()] = self._now() + self._timeout_s
+        task = asyncio.current_task()
+        self._running[task] = self._now() + self._timeout_s
+        self._unheard.add(task)
+
+    def hear(self) -> None:
+        """Take note that something of the current task's answer came, be it a sign of life alone."""
+        self._unheard.discard(asyncio.current_task())
+        self.heard_at = self._now()
+
+    def abandon(self, started_before: float) -> int:
+        """Cancel the attempts that were started before a time and of which nothing was heard; tell how many."""
+        found = [task for task in self._unheard if self._running[task] - self._timeout_s < started_before]
+        for task in found:
+            if task is not None and task not in self._expired:
+                self._expired[task] = AbandonedError
+                task.cancel()
+        return len(found)
 
     def progress(self) -> None:
         """Take note that the current task's answer came on; keep-alives are no progress."""
@@ -50,6 +73,7 @@ class Deadlines:
         task = asyncio.current_task()
         del self._running[task]
         self._idle.pop(task, None)
+        self._unheard.discard(task)
         self._expired.pop(task, None)
 
     def close(self) -> None:

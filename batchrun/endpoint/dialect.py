@@ -63,6 +63,20 @@ class WaitRow:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaRow:
+    """The headers by which an answer tells a limit by the minute, what is left of it, and when it is renewed.
+
+    `unit` is that of the reset. One that is more than a minute away is of another limit, which is left alone.
+    """
+
+    what: Literal["requests", "tokens"]
+    limit: str
+    remaining: str | None = None
+    reset: str | None = None
+    unit: Literal["s", "ms", "duration"] = "s"
+
+
+@dataclass(frozen=True, slots=True)
 class LimitRow:
     """Where a message (its first group) tells the limit that was reached."""
 
@@ -222,6 +236,7 @@ class Dialect:
     error: tuple[ErrorRow, ...]
     wait: tuple[WaitRow, ...]
     limit: tuple[LimitRow, ...]
+    quota: tuple[QuotaRow, ...]
     finish: tuple[FinishRow, ...]
     parameter: tuple[ParameterRow, ...]
     thinking: tuple[ThinkingRow, ...]
@@ -239,6 +254,11 @@ class Dialect:
     cached_at: tuple[tuple[str, ...], ...]
     reasoning_at: tuple[tuple[str, ...], ...]
     reasoning_fields: tuple[str, ...]
+
+    @property
+    def has_burst_limit(self) -> bool:
+        """Tell whether the endpoint refuses what comes too suddenly, however little it is by the minute."""
+        return any(row.cause is not None and row.cause.value == "burst" for row in self.error)
 
     @property
     def charges_reserved(self) -> bool:

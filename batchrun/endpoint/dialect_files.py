@@ -27,6 +27,7 @@ from batchrun.endpoint.dialect import (
     MistakeRow,
     ParameterRow,
     Pattern,
+    QuotaRow,
     ReasoningRow,
     RecogniseRow,
     StreamRow,
@@ -198,6 +199,13 @@ _TABLES: dict[str, tuple[type[Any], dict[str, Any]]] = {
         {"header": _header, "message": _group, "unit": expect.one_of("s", "ms", "duration")},
     ),
     "limit": (LimitRow, {"what": _cause, "message": _group}),
+    "quota": (
+        QuotaRow,
+        {
+            "what": expect.one_of("requests", "tokens"), "limit": _header, "remaining": _header, "reset": _header,
+            "unit": expect.one_of("s", "ms", "duration"),
+        },
+    ),
     "finish": (FinishRow, {"reason": _TEXT, "kind": _kind}),
     "parameter": (
         ParameterRow,

@@ -93,6 +93,8 @@ class Profile:
     max_tokens: str | None = None
     cells: Mapping[str, Cell] = field(default_factory=dict)
     facts: tuple[Fact, ...] = ()
+    #: What runs found of its limits: concurrency, requests_per_minute, tokens_per_minute; null where they found none.
+    limits: Mapping[str, float | None] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def fact(self, name: str, value: Any, *, thinking: bool | None, among: tuple[str, ...] = ()) -> Fact | None:
@@ -277,6 +279,9 @@ def _from_plain(value: Any) -> Profile:
             _time(_text(made[name]))
     if made["max_tokens"] not in (None, *MAX_TOKENS):
         raise ValueError(f"max_tokens is {made['max_tokens']!r}")
+    limits = made.get("limits", {})
+    if not isinstance(limits, dict) or not all(one is None or _is_positive(one) for one in limits.values()):
+        raise ValueError("limits is no table of numbers above zero")
     if made["thinks"] not in (None, True, False) or type(made["simulated"]) is not bool:
         raise ValueError("thinks or simulated is neither true nor false")
     switches = made["switches"]
@@ -293,6 +298,10 @@ def _fact(one: dict[str, Any]) -> Fact:
         _text(one["name"]), one["value"], Verdict(one["verdict"]), _text(one["words"]), one["thinking"],
         _text(one["at"]), one["by"], None if among is None else tuple(_text(name) for name in among),
     )  # fmt: skip
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e12
 
 
 def _text(value: object) -> str:

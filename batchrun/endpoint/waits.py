@@ -1,4 +1,4 @@
-"""How long the server asked to wait, from the headers and the message of its answer."""
+"""What an answer says about pace: how long to wait, and what is left of a limit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from batchrun import expect
+from batchrun.records import QuotaLevel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from batchrun.endpoint.dialect import WaitRow
+    from batchrun.endpoint.dialect import QuotaRow, WaitRow
 
 #: No server makes an item wait longer than this in silence.
 MAX_WAIT_S = 300.0
+#: A limit that is renewed later than this is not one by the minute.
+_LONGEST_RESET_S = 90.0
 
 
 def asked_wait(
@@ -40,6 +43,21 @@ def asked_wait(
     if seconds is not None and seconds > 0:
         return _bounded(seconds)
     return None if in_message is None else _bounded(in_message)
+
+
+def quota_levels(headers: Mapping[str, str], rows: Iterable[QuotaRow]) -> list[QuotaLevel]:
+    """Give what an answer's headers say of its limits by the minute; nothing of what is unreadable or not positive."""
+    found: dict[str, QuotaLevel] = {}
+    for row in rows:
+        limit = _number(headers.get(row.limit))
+        if limit is None or limit <= 0 or math.isinf(limit) or row.what in found:
+            continue
+        reset = _in_unit(headers.get(row.reset), row.unit) if row.reset else None
+        if reset is not None and reset > _LONGEST_RESET_S:
+            continue
+        left = _number(headers.get(row.remaining)) if row.remaining else None
+        found[row.what] = QuotaLevel(row.what, limit, left if left is not None and left >= 0 else None)
+    return list(found.values())
 
 
 def _in_unit(text: str | None, unit: str) -> float | None:

@@ -55,7 +55,7 @@ class GrowingFile:
         """Open or make the file, and cut off what stands after `extent`."""
         self.path = path
         self.extent = self.synced = extent
-        self._fd = _open_private(path)
+        self._fd = open_private(path)
         try:
             size = os.fstat(self._fd).st_size
             if size > extent.size:
@@ -244,7 +244,8 @@ def _record_head(line: bytes) -> dict[str, Any] | None:
 # --- opening and replacing --------------------------------------------------------------------------------------
 
 
-def _open_private(path: Path) -> int:
+def open_private(path: Path) -> int:
+    """Open a file of ours, or make it, for nobody but the user. Raises `StoreError`."""
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         fd = os.open(path, flags, _PRIVATE)

@@ -1,0 +1,312 @@
+"""One limit: told by the user, said by the endpoint, or found by what the endpoint refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchrun.pace.window import Window
+
+#: So much of a limit is used: what leaves evenly here arrives a little unevenly there.
+_USED = 0.999
+#: A limit that was found is tried a little higher after so long, and each time by twice as much more.
+_RAISE_S = 15.0
+_FIRST_RAISE = 0.01
+_LARGEST_RAISE = 0.25
+#: In a window it shows only when the window is full whether more is taken.
+_WINDOW_RAISE_S = 65.0
+_BINDS_S = 1.0
+#: While nothing is known of a rate but that it is too low, it grows by this factor.
+_STEEP_S = 1.5
+_STEEP = 2.0
+#: Refusals that come so soon after a cut are of requests that had been sent before it.
+_HERD_S = 3.0
+_FIRST_TRIAL_S = 1.0
+_LONGEST_TRIAL_S = 5.0
+#: Refused with less than this share of the limit used: it is not this limit.
+_SURELY_NOT = 0.9
+_CUT, _STEEP_CUT = 0.95, 0.6
+#: Below a rate that was refused it grows by this factor.
+_CLIMB = 1.1
+#: A rate that is refused so often in a row, however low, is no rate but a window that is full.
+_WINDOW_AFTER = 4
+
+
+@dataclass(slots=True)
+class Entry:
+    """What was let go: the amount, where the window has it, and what was in the window before it."""
+
+    step: int
+    amount: float
+    #: What it was when it was let go.
+    wanted: float
+    #: It was let go although the window was full, to see whether there is such a window at all.
+    is_trial: bool = False
+
+
+class Limit:
+    """So much in every window of a length, spread evenly: there is never a burst, neither at the start nor later.
+
+    What is let go is paid for before the next may go (a token bucket that holds nothing), and no window holds more
+    than the limit, however large a single amount is. `told` is what the user allows, `found` what an earlier run
+    found. Without either everything may go, until the endpoint refuses: then what it took in the last window is the
+    limit. Whether there is such a window is tried by single requests; if one is taken although the window is full,
+    the limit is a rate. What was found is tried a little higher now and then, and cut where that is refused.
+
+    `offset` is added to the times given, to get those of the window's own clock.
+    """
+
+    def __init__(
+        self, window: Window, told: float | None, found: float | None = None, *, spread: bool = True,
+        offset: float = 0.0,
+    ) -> None:  # fmt: skip
+        self._window = window
+        self._told = told
+        self._spread = spread
+        self._offset = offset
+        #: What may go in a window now; None as long as nobody knows.
+        self.most = min((one for one in (told, found) if one), default=None)
+        #: Told, or said by the endpoint itself: not tried any higher.
+        self.is_exact = told is not None and self.most == told
+        #: Whether it is a window that is full or not; else it is a rate alone.
+        self._is_window = True
+        #: A window that was full for as long as it lasts, and nothing was refused.
+        self._is_confirmed = False
+        self._is_steep = False
+        #: The rate at which it was refused last, and how often in a row since an answer.
+        self._refused_at = 0.0
+        self._refusals = 0
+        self._unsure = 0.0
+        self._is_by_header = False
+        self._header_most = 0.0
+        self._raise = _FIRST_RAISE
+        self._changed_at = self._cut_at = self._bound_at = float("-inf")
+        self._trial_at: float | None = None
+        self._trial_wait_s = _FIRST_TRIAL_S
+
+    @property
+    def is_told(self) -> bool:
+        """Tell whether the user told a limit."""
+        return self._told is not None
+
+    def binds(self, now: float) -> bool:
+        """Tell whether it held somebody up a moment ago."""
+        return self.most is not None and now - self._bound_at <= _BINDS_S
+
+    def rate(self, now: float) -> float:
+        """Give how many a second were let go lately."""
+        self._window.forget(now + self._offset)
+        return self._window.total / max(self._window.since(now + self._offset), 1.0)
+
+    @property
+    def found(self) -> float | None:
+        """What was found or said, and not told."""
+        return None if self.most == self._told else self.most
+
+    def earliest(self, now: float, amount: float) -> float:
+        """Give the first time at which an amount may go. Times asked for never go back."""
+        self._window.forget(now + self._offset)
+        most = self.most
+        if most is None:
+            return now
+        window = self._window
+        at = max(now, window.free_at - self._offset) if self._spread else now
+        if self._is_window:
+            at = max(at, window.room_at(now + self._offset, min(amount, most), most) - self._offset)
+            if self._trial_at is not None:
+                at = min(at, max(now, self._trial_at))
+        if at > now:
+            self._bound_at = now
+        return at
+
+    def take(self, now: float, due: float, amount: float) -> Entry:
+        """Let an amount go that was `due` a little earlier; what is late is caught up with."""
+        window = self._window
+        if self.most is not None:
+            amount = min(amount, self.most)
+        entry = Entry(0, amount, amount)
+        if self.most is not None:
+            if self._trial_at is not None and self._is_window:
+                if window.total + amount > self.most * (1 + 1e-9):
+                    entry.is_trial = True
+                    self._trial_at = None
+                else:
+                    self._settle_trials()  # there is room again, as there should be
+            if self._spread:
+                window.free_at = max(window.free_at, due + self._offset) + amount * self._interval_s
+        entry.step = window.add(now + self._offset, amount)
+        return entry
+
+    def settle(self, entry: Entry, amount: float) -> None:
+        """Correct an amount to what it really was."""
+        change = amount - entry.amount
+        if not change:
+            return
+        entry.amount = amount
+        self._window.change(entry.step, change)
+        if self.most is not None and self._spread:
+            self._window.free_at += change * self._interval_s
+
+    def accepted(self, now: float, entry: Entry) -> bool:
+        """Take note that a request was answered; True if the limit is not what it was thought to be."""
+        self._refusals = 0
+        if entry.is_trial:
+            entry.is_trial = False
+            self._trial_taken(now)
+            return True
+        if self.is_exact or self.most is None or not self.binds(now):
+            return False
+        if self._is_steep:
+            if now - self._changed_at >= _STEEP_S:
+                self._set(now, self.most * _STEEP)
+        elif not self._is_window and self.most * _CLIMB < self._refused_at * _CUT:
+            if now - self._changed_at >= _STEEP_S:
+                self._set(now, self.most * _CLIMB)
+        elif now - self._changed_at >= (_WINDOW_RAISE_S if self._is_window else _RAISE_S):
+            self._is_confirmed = self._is_window
+            self._set(now, self.most * (1 + self._raise))
+            self._raise = min(2 * self._raise, _LARGEST_RAISE)
+        return False
+
+    def refused(self, now: float, entry: Entry, sent_at: float, said: int | None, *, is_named: bool) -> bool:
+        """Take note that a request was refused; False if this limit cannot have been why.
+
+        `said` is the limit as the endpoint gave it, `is_named` whether it named this resource at all. `entry` is
+        settled to nothing first, where the endpoint counts no refused requests.
+        """
+        self._window.forget(now + self._offset)
+        used = self._window.total
+        if said is not None and said > 0:
+            self._set(now, min(float(said), self._told or float("inf")))
+            self.is_exact = self._is_window = True
+            self._settle_trials()
+            self._cut_at = now
+            return True
+        if entry.is_trial:
+            entry.is_trial = False
+            self._trial_wait_s = min(2 * self._trial_wait_s, _LONGEST_TRIAL_S)
+            self._trial_at = now + self._trial_wait_s
+        elif sent_at < self._cut_at:
+            # What was on its way then had been counted as taken.
+            if self._is_window and self.most is not None and now - self._cut_at < _HERD_S and not self.is_exact:
+                self.most = max(1.0, min(self.most, used))
+        elif self.most is None:
+            self._become_window(now, used, entry.wanted)
+        elif self._is_window and not self._is_confirmed and not is_named and used < _SURELY_NOT * self.most:
+            return False
+        else:
+            self._cut(now, self.most, used, entry.wanted)
+        return True
+
+    def uncount(self, entry: Entry) -> None:
+        """Take back what was let go and did not count; its turn is gone."""
+        self._window.change(entry.step, -entry.amount)
+        entry.amount = 0.0
+
+    def said_by_header(self, now: float, most: float, remaining: float | None) -> bool:
+        """Take note of the limit that an answer names; True if that is news.
+
+        What the endpoint says is left counts too: others may use the same account.
+        """
+        is_news = self.most is None or (not self._is_by_header and not self.is_exact)
+        if is_news or (self._is_by_header and most != self._header_most):
+            self._set(now, most)
+            self._is_by_header, self._header_most = True, most
+            self._is_window = True
+            self._settle_trials()
+        if remaining is not None and self.most is not None and self._is_window and self._is_by_header:
+            self._window.forget(now + self._offset)
+            others = min(self.most, most) - remaining - self._window.total
+            if others > 0:
+                self._window.add(now + self._offset, others)
+        return is_news
+
+    def drop(self) -> None:
+        """Forget what was found: it was something else."""
+        if self._told is None:
+            self.most = None
+            self.is_exact = False
+            self._is_window = True
+            self._settle_trials()
+
+    @property
+    def _interval_s(self) -> float:
+        """The time that one of the resource takes."""
+        return self._window.length_s / ((self.most or 1.0) * _USED)
+
+    def _set(self, now: float, most: float) -> None:
+        self.most = max(1.0, min(most, self._told or float("inf")))
+        self.is_exact = self.most == self._told
+        self._changed_at = now
+        self._window.free_at = min(self._window.free_at, now + self._offset + self._interval_s)
+
+    def _cut(self, now: float, most: float, used: float, wanted: float) -> None:
+        self._refusals += 1
+        if not self._is_window and self._refusals >= _WINDOW_AFTER:
+            self._become_window(now, used, wanted)
+            return
+        if self._is_window:
+            lower = max(min(most, used), most / 2)
+        else:
+            lower = max(most * (_STEEP_CUT if self._is_steep else _CUT), min(used, most))
+        self._refused_at = most
+        self._is_steep = False
+        self._set(now, lower)
+        self._raise = _FIRST_RAISE
+        self._cut_at = now
+
+    def _become_window(self, now: float, used: float, wanted: float) -> None:
+        """Take what was let go in the last window as all that it may have; it may be a little more than that."""
+        self._set(now, max(1.0, used))
+        self._unsure = wanted
+        self._is_window, self._is_steep, self._is_confirmed = True, False, False
+        self._cut_at = now
+        self._refusals = 0
+        self._trial_wait_s = _FIRST_TRIAL_S
+        self._trial_at = now + self._trial_wait_s
+
+    def _trial_taken(self, now: float) -> None:
+        """What was let go was taken, although the window was full. It was larger than it seemed, or is none."""
+        self._window.forget(now + self._offset)
+        used = self._window.total
+        if self.most is not None and used < self.most + self._unsure:
+            self._unsure -= max(0.0, used - self.most)
+            self._set(now, used)
+            self._trial_at = now + self._trial_wait_s
+            return
+        # What was let go over the time that it took is the rate, to begin with.
+        self._is_window, self._is_steep = False, True
+        self._refused_at = 0.0
+        self._settle_trials()
+        self._set(now, self.rate(now) * self._window.length_s)
+
+    def _settle_trials(self) -> None:
+        self._trial_at = None
+        self._trial_wait_s = _FIRST_TRIAL_S
+
+
+class Ramp:
+    """A slow start: few requests a second at first, and twice as many every few seconds, until nothing is held up."""
+
+    _DOUBLES_S = 5.0
+    _ENDS_AT = 2000.0
+
+    def __init__(self, now: float, per_second: float) -> None:
+        self._began_at, self._first = now, max(per_second, 0.1)
+        self._free_at = now
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether it holds nobody up any more."""
+        return self._rate(now) >= self._ENDS_AT
+
+    def earliest(self, now: float) -> float:
+        """Give when the next request may go."""
+        return max(now, self._free_at)
+
+    def take(self, now: float) -> None:
+        """Let one go."""
+        self._free_at = max(self._free_at, now) + 1.0 / self._rate(now)
+
+    def _rate(self, now: float) -> float:
+        return self._first * float(2 ** min((now - self._began_at) / self._DOUBLES_S, 60.0))
