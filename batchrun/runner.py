@@ -160,6 +160,7 @@ class Runner:
             self._sender = Sender(
                 client, self._pacer, self._compiler, self._store, self._tally, self._count_usage, self._observer,
                 self._learned, TokenEstimate(reserved=dialect.charges_reserved), self._lookout, dialect.quota,
+                self.job.retry.hedge,
             )  # fmt: skip
             self._look_ahead()
             await self._work_and_write()

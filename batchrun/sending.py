@@ -8,11 +8,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrun.endpoint.waits import quota_levels
+from batchrun.hedge import Hedge, first_good
 from batchrun.pace import Record
 from batchrun.records import EndpointError, ErrorKind, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from batchrun.endpoint.client import Client
     from batchrun.endpoint.compile import Compiler, Way
@@ -65,11 +66,13 @@ class Sender:
     def __init__(
         self, client: Client, pacer: Pacer, compiler: Compiler, store: RunDirectory, tally: Tally,
         count: Callable[[Usage | None], None], observer: Observer, learned: Callable[[str], None],
-        estimate: TokenEstimate, lookout: Lookout, quota: tuple[QuotaRow, ...],
+        estimate: TokenEstimate, lookout: Lookout, quota: tuple[QuotaRow, ...], hedge: float,
     ) -> None:  # fmt: skip
         self._client, self._pacer, self._compiler, self._store = client, pacer, compiler, store
         self._tally, self._count_tokens, self._observer, self._learned = tally, count, observer, learned
         self._estimate, self._lookout, self._quota = estimate, lookout, quota
+        self._hedge = Hedge(hedge) if hedge else None
+        self._now = asyncio.get_running_loop().time
         self._greeting = asyncio.Lock()
 
     async def attempt(self, work: Work) -> Response:
@@ -156,7 +159,7 @@ class Sender:
             self._tally.attempts += 1
             if work.way is not None:
                 self._lookout.sees(work.request, work.way)
-            response = await self._client.chat(request, _key_of(work), refusal)
+            response = await self._chat(work, request, refusal)
         except EndpointError as error:
             self._failed(work, request, ticket, error)
             raise
@@ -167,6 +170,33 @@ class Sender:
         self._take_quota(response.provider)
         self._count_usage(work, usage)
         return response
+
+    async def _chat(self, work: Work, request: Request, refusal: EndpointError | None) -> Response:
+        """Make the call; and a second one beside it if that takes much longer than the others, where wanted."""
+        hedge = self._hedge
+        if hedge is None:
+            return await self._client.chat(request, _key_of(work), refusal)
+        after_s, began_at = hedge.after_s(), self._now()
+
+        def call() -> Awaitable[Response]:
+            return self._client.chat(request, _key_of(work), refusal)
+
+        def second() -> asyncio.Future[Response] | None:
+            ticket = self._pacer.takes_another(self._estimate.of(request)) if hedge.takes() else None
+            return None if ticket is None else self._beside(work, call, ticket)
+
+        response = await (call() if after_s is None else first_good(call, after_s, second))
+        hedge.answered(self._now() - began_at)
+        return response
+
+    def _beside(self, work: Work, call: Callable[[], Awaitable[Response]], ticket: Ticket) -> asyncio.Future[Response]:
+        work.attempts += 1
+        self._store.sent(work.item, work.fingerprint, work.attempts)
+        self._tally.attempts += 1
+        self._tally.hedges += 1
+        made = asyncio.ensure_future(call())
+        made.add_done_callback(lambda _: self._pacer.release(ticket))
+        return made
 
     def _failed(self, work: Work, request: Request, ticket: Ticket, error: EndpointError) -> None:
         self._store.attempt_ended(work.item)

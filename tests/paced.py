@@ -113,7 +113,7 @@ async def work_off(
 
     workers: set[asyncio.Task[None]] = set()
     while loop.time() < until:
-        while len(workers) < pacer.concurrency + 50:
+        while len(workers) < 3 * pacer.concurrency + 10:
             workers.add(asyncio.create_task(worker()))
         await asyncio.sleep(0.1)
         if pacer.takes_trial():
@@ -161,6 +161,6 @@ async def _trial(pacer: Pacer, endpoint: Endpoint, done: Done) -> None:
     try:
         await endpoint.call(10.0)
     except EndpointError as error:
-        assert pacer.is_down(error)
-    else:
-        pacer.recovered()
+        if pacer.is_down(error):
+            return
+    pacer.recovered()

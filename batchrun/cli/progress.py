@@ -61,6 +61,8 @@ def describe(snapshot: Snapshot) -> str:
         f"{amount(snapshot.requests_per_minute)} requests/min",
         f"{amount(snapshot.tokens_per_minute)} tokens/min",
     ]
+    if snapshot.outage_s is not None:
+        parts.append(_outage(snapshot, snapshot.outage_s))
     if snapshot.waiting:
         parts.append(f"{snapshot.waiting} waiting")
     if snapshot.paused_s:
@@ -77,6 +79,10 @@ def _outlook(snapshot: Snapshot) -> str:
     if not snapshot.reading and snapshot.slowest:
         return "the last: " + tail(snapshot)
     return ""
+
+
+def _outage(snapshot: Snapshot, lasts_s: float) -> str:
+    return f"endpoint down for {duration(lasts_s)}, trying it: {printable(snapshot.outage, 120)}"
 
 
 def _drain(snapshot: Snapshot, left_s: float) -> str:
@@ -163,6 +169,8 @@ class Bar:
     def _details(self, snapshot: Snapshot) -> str:
         if snapshot.drain_s is not None:
             return _drain(snapshot, snapshot.drain_s)
+        if snapshot.outage_s is not None:
+            return _outage(snapshot, snapshot.outage_s)
         if not snapshot.reading and snapshot.slowest:
             return "waiting for " + tail(snapshot)
         text = (

@@ -24,6 +24,8 @@ _STEEP = 2.0
 _HERD_S = 3.0
 _FIRST_TRIAL_S = 1.0
 _LONGEST_TRIAL_S = 5.0
+#: Trials are no more than a fiftieth of what goes: this over the number of requests in a window is the time between.
+_TRIALS_S = 3000.0
 #: Refused with less than this share of the limit used: it is not this limit.
 _SURELY_NOT = 0.9
 _CUT, _STEEP_CUT = 0.95, 0.6
@@ -78,6 +80,7 @@ class Limit:
         self._refused_at = 0.0
         self._refusals = 0
         self._unsure = 0.0
+        self._longest_trial_s = _LONGEST_TRIAL_S
         self._is_by_header = False
         self._header_most = 0.0
         self._raise = _FIRST_RAISE
@@ -185,7 +188,7 @@ class Limit:
             return True
         if entry.is_trial:
             entry.is_trial = False
-            self._trial_wait_s = min(2 * self._trial_wait_s, _LONGEST_TRIAL_S)
+            self._trial_wait_s = min(2 * self._trial_wait_s, self._longest_trial_s)
             self._trial_at = now + self._trial_wait_s
         elif sent_at < self._cut_at:
             # What was on its way then had been counted as taken.
@@ -222,6 +225,11 @@ class Limit:
                 self._window.add(now + self._offset, others)
         return is_news
 
+    def hold(self, now: float) -> None:
+        """Take note of a lone refusal while it held others up: it is not to be raised for a while."""
+        self._raise = _FIRST_RAISE
+        self._changed_at = now
+
     def drop(self) -> None:
         """Forget what was found: it was something else."""
         if self._told is None:
@@ -249,7 +257,7 @@ class Limit:
         if self._is_window:
             lower = max(min(most, used), most / 2)
         else:
-            lower = max(most * (_STEEP_CUT if self._is_steep else _CUT), min(used, most))
+            lower = max(most * (_STEEP_CUT if self._is_steep else _CUT), min(used, most) / 2)
         self._refused_at = most
         self._is_steep = False
         self._set(now, lower)
@@ -260,6 +268,7 @@ class Limit:
         """Take what was let go in the last window as all that it may have; it may be a little more than that."""
         self._set(now, max(1.0, used))
         self._unsure = wanted
+        self._longest_trial_s = min(max(_LONGEST_TRIAL_S, _TRIALS_S * wanted / max(used, wanted)), _TRIALS_S / 200)
         self._is_window, self._is_steep, self._is_confirmed = True, False, False
         self._cut_at = now
         self._refusals = 0

@@ -41,6 +41,10 @@ _SCOUT_S = 0.5
 _ENOUGH_DOUBTS = 2
 #: So many refusals are no chance, if they are half of what was sent meanwhile.
 _ENOUGH_REFUSED, _SUSPECTS = 3, 8
+#: So many, in the same way, lower a limit that is in use.
+_ENOUGH_TO_CUT = 2.0
+#: So much of a refusal is forgotten with every answer.
+_TOLERATES = 0.03
 #: So many timeouts make an overload, where so many answers make up for one.
 _ENOUGH_TIMEOUTS, _FORGIVES = 3.0, 0.05
 #: The longest time of an answer fades with every answer.
@@ -223,7 +227,7 @@ class Pacer:
         self._gave_way_at = float("-inf")
         self._cause = RateCause.REQUESTS
         self._is_alert = False
-        self._timeouts = 0.0
+        self._timeouts = self._refusals = 0.0
         self._number = 0
 
     # --- who may go ---
@@ -259,6 +263,15 @@ class Pacer:
             self._free()
             raise
 
+    def takes_another(self, tokens: float) -> Ticket | None:
+        """Admit a request that does not wait: None if there is no slot, or it is not the moment."""
+        if self._taken >= self._allowed or self._waiting_for_slot or self._next.locked() or self._stopping.is_set():
+            return None
+        now = self._now()
+        ticket = self._try(now, now, tokens)
+        self._taken += ticket is not None
+        return ticket
+
     def release(self, ticket: Ticket) -> None:  # noqa: ARG002 - whoever gives it back had one
         """Give the slot back: the attempt is over, however it ended."""
         if self._shared_most is not None and self._shared is not None:
@@ -275,6 +288,8 @@ class Pacer:
         self.longest_s = max(latency_s, self.longest_s * _FADES)
         self.breaker.answered()
         self._level.succeeded(now, ticket.ordinal, latency_s)
+        if self._refusals:
+            self._refusals = max(0.0, self._refusals - _TOLERATES)
         if self._timeouts:
             self._timeouts = max(0.0, self._timeouts - _FORGIVES)
         if self._is_alert and ticket.sent_at > self._gave_way_at:
@@ -527,9 +542,11 @@ class Pacer:
             self.pause(min(error.retry_after_s, _MAX_PAUSE_S))
         if ticket.sent_at <= self._gave_way_at:
             self._give_way(now, ticket, error, error.cause or self._cause)  # it had been on its way then
-        elif self._is_certain(now, ticket, error):
+        elif not self._is_certain(ticket, error):
+            self._hold(now, ticket, error)
+        else:
             self._cause = error.cause or self._guess(now, ticket)
-            self._gave_way_at, self._is_alert = now, True
+            self._gave_way_at, self._is_alert, self._refusals = now, True, 0.0
             self._give_way(now, ticket, error, self._cause)
             if error.cause is not RateCause.CONCURRENCY:
                 self._is_scouting, self._scout_at = True, None
@@ -544,11 +561,24 @@ class Pacer:
         elif self.breaker.failed(now, record, error.message, unreachable=False):
             self._opened()
 
-    def _is_certain(self, now: float, ticket: Ticket, error: EndpointError) -> bool:
+    def _is_certain(self, ticket: Ticket, error: EndpointError) -> bool:
+        """Tell whether a refusal is no chance: it says what for, it was tried for, or there are too many of them."""
+        self._refusals += 1.0
         grows = self._suspicion.grows(ticket.number)
         says_so = error.limit is not None or error.cause is RateCause.CONCURRENCY or error.cause is RateCause.BURST
         is_trial = any(entry.is_trial for entry in ticket.entries)
-        return grows or says_so or is_trial or self._is_alert or any(limit.binds(now) for limit in self._limits)
+        return grows or says_so or is_trial or self._is_alert or self._refusals >= _ENOUGH_REFUSED
+
+    def _hold(self, now: float, ticket: Ticket, error: EndpointError) -> None:
+        """Raise no limit that is in use, and lower it a little if that was not the only refusal lately."""
+        for at in (0, len(self._requests)):
+            limit = self._limits[at]
+            if limit.binds(now):
+                limit.hold(now)
+                if self._refusals >= _ENOUGH_TO_CUT:
+                    self._refusals = 0.0
+                    with self._lock:
+                        limit.refused(now, ticket.entries[at], ticket.sent_at, error.limit, is_named=True)
 
     def _give_way(self, now: float, ticket: Ticket, error: EndpointError, cause: RateCause) -> None:
         is_explained = True
