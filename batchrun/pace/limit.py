@@ -61,12 +61,13 @@ class Limit:
 
     def __init__(
         self, window: Window, told: float | None, found: float | None = None, *, spread: bool = True,
-        offset: float = 0.0,
+        offset: float = 0.0, is_of_tokens: bool = False,
     ) -> None:  # fmt: skip
         self._window = window
         self._told = told
         self._spread = spread
         self._offset = offset
+        self.is_of_tokens = is_of_tokens
         #: What may go in a window now; None as long as nobody knows.
         self.most = min((one for one in (told, found) if one), default=None)
         #: Told, or said by the endpoint itself: not tried any higher.

@@ -194,7 +194,7 @@ class Pacer:
             is_day = length_s == _DAY
             limit = Limit(
                 Window(length_s, ring), told, getattr(found, f"{what}_per_minute") if length_s == _MINUTE else None,
-                spread=not is_day, offset=offset if is_day else 0.0,
+                spread=not is_day, offset=offset if is_day else 0.0, is_of_tokens=what == "tokens",
             )  # fmt: skip
             (self._requests if what == "requests" else self._tokens).append(limit)
             if is_day:
@@ -207,6 +207,9 @@ class Pacer:
         self._waiting_for_slot: deque[asyncio.Future[None]] = deque()
         #: Held by the one that is next, so that the others keep their order.
         self._next = asyncio.Lock()
+        #: Whether there is anything that may hold one up, beside the slots: as long as not, nothing is looked at.
+        self._is_bound = shared is not None and shares_slots
+        self._is_bound |= has_burst_limit or any(limit.most is not None for limit in self._limits)
         #: Set where the one that is next may go earlier than it thought, or not at all.
         self._changed = asyncio.Event()
         self._paused_until = 0.0
@@ -302,9 +305,10 @@ class Pacer:
             self._take_level()
         with self._lock:
             self._settle(ticket, tokens)
-            for limit, entry in zip(self._limits, ticket.entries, strict=True):
-                if limit.accepted(now, entry):
-                    self._changed.set()
+            if self._is_bound:
+                for limit, entry in zip(self._limits, ticket.entries, strict=True):
+                    if limit.accepted(now, entry):
+                        self._changed.set()
 
     def failed(self, ticket: Ticket, error: EndpointError, record: Record, tokens: float | None = None) -> None:
         """Take note of a failed attempt; `record` learns whether it was the item's own affair."""
@@ -337,6 +341,7 @@ class Pacer:
 
     def take_quota(self, quota: QuotaLevel) -> None:
         """Take note of what the endpoint says of a limit."""
+        self._is_bound = True
         limit = (self._requests if quota.what == "requests" else self._tokens)[0]
         with self._lock:
             is_news = limit.said_by_header(self._now(), quota.limit, quota.remaining)
@@ -345,6 +350,7 @@ class Pacer:
 
     def pause(self, seconds: float) -> None:
         """Let nobody go for this long: the endpoint said so."""
+        self._is_bound = True
         until = self._now() + seconds
         self._paused_until = max(self._paused_until, until)
         if self._shared is not None:
@@ -394,6 +400,7 @@ class Pacer:
 
     def suspect(self, why: str) -> None:
         """Hold everybody until a trial request was answered."""
+        self._is_bound = True
         self.breaker.open(self._now(), why, since=self.last_answer_at)
         self._opened()
 
@@ -424,6 +431,7 @@ class Pacer:
         self._changed.set()
 
     def _opened(self) -> None:
+        self._is_bound = True
         self._changed_words(f"the endpoint is down: {self.breaker.why}; everybody waits until a trial is answered")
 
     # --- moments ---
@@ -450,7 +458,7 @@ class Pacer:
     def _try(self, now: float, due: float, tokens: float) -> Ticket | None:
         """Let one go if it may go now; else put into `_due` when to ask again."""
         with self._lock:
-            at = self._earliest(now, tokens)
+            at = self._earliest(now, tokens) if self._is_bound else now
             if at > now + _RESOLUTION_S:
                 self._due = at
                 return None
@@ -461,8 +469,7 @@ class Pacer:
             ):
                 self._due = now + _SHARED_SLOT_S
                 return None
-            entries = [limit.take(now, due, 1.0) for limit in self._requests]
-            entries += [limit.take(now, due, tokens) for limit in self._tokens]
+            entries = [limit.take(now, due, tokens if limit.is_of_tokens else 1.0) for limit in self._limits]
         if self._ramp is not None:
             self._ramp.take(now)
         if self._is_scouting:
@@ -479,10 +486,8 @@ class Pacer:
             at = max(at, self._scout_at + _SCOUT_S)
         if self._shared is not None:
             at = max(at, min(self._shared.paused_until, now + _MAX_PAUSE_S))
-        for limit in self._requests:
-            at = max(at, limit.earliest(now, 1.0))
-        for limit in self._tokens:
-            at = max(at, limit.earliest(now, tokens))
+        for limit in self._limits:
+            at = max(at, limit.earliest(now, tokens if limit.is_of_tokens else 1.0))
         if self._ramp is not None:
             if self._ramp.is_over(now):
                 self._ramp = None
@@ -492,7 +497,7 @@ class Pacer:
 
     def _look_for_used_up(self, now: float, tokens: float) -> None:
         for limit, name in self._daily.items():
-            at = limit.earliest(now, tokens if limit in self._tokens else 1.0)
+            at = limit.earliest(now, tokens if limit.is_of_tokens else 1.0)
             if at - now > _LONGEST_WAIT_S:
                 hours = (at - now) / 3600
                 raise UsedUpError(f"{name} = {limit.most:g} is used up; there is room again in {hours:.1f} hours")
@@ -534,6 +539,7 @@ class Pacer:
 
     def _refused(self, ticket: Ticket, error: EndpointError, record: Record) -> None:
         """Give way where it is certain that it was too much: a gateway refuses one or the other for no reason."""
+        self._is_bound = True
         now = self._now()
         self.refused = (self.refused[0] or now, now)
         with self._lock:
@@ -616,16 +622,17 @@ class Pacer:
 
     def _settle(self, ticket: Ticket, tokens: float | None) -> None:
         if tokens is not None:
-            for limit, entry in zip(self._tokens, ticket.entries[len(self._requests) :], strict=True):
-                limit.settle(entry, tokens)
-            self._changed.set()
+            for at in range(len(self._requests), len(self._limits)):
+                self._limits[at].settle(ticket.entries[at], tokens)
+            if self._next.locked():
+                self._changed.set()
 
     def _uncount(self, ticket: Ticket) -> None:
         """Take back what did not count there. Where the user told a limit of requests, refused ones may count."""
         self._settle(ticket, 0.0)
-        for limit, entry in zip(self._requests, ticket.entries[: len(self._requests)], strict=True):
+        for at, limit in enumerate(self._requests):
             if not limit.is_told:
-                limit.uncount(entry)
+                limit.uncount(ticket.entries[at])
 
     def _say(self, cause: RateCause, error: EndpointError | None) -> None:
         """Tell once what of each kind was found."""

@@ -22,12 +22,13 @@ class Window:
     make one window of them all; whoever reads or changes it then has to hold their lock. Times never go back.
     """
 
-    __slots__ = ("_cells", "_width", "length_s")
+    __slots__ = ("_cells", "_step", "_width", "length_s")
 
     def __init__(self, length_s: float, cells: memoryview[float]) -> None:
         self.length_s = length_s
         self._width = length_s / _STEPS
         self._cells = cells
+        self._step = -1
 
     @property
     def total(self) -> float:
@@ -65,6 +66,9 @@ class Window:
     def add(self, now: float, amount: float) -> int:
         """Count an amount; give the step by which `change` finds it again."""
         step = int(now // self._width)
+        if step != self._step:
+            self._step = step
+            self.forget(now)  # whose cell it was before
         self._cells[_HEAD + step % _RING] += amount
         self._cells[_TOTAL] += amount
         return step
