@@ -24,7 +24,9 @@ _SILENT_S = 10.0
 _SILENT_TIMES = 3.0
 _SILENT_IN_FLIGHT = 4
 #: What was in flight in a time of silence is given up once it is that old and the endpoint answers others.
-_DEAD_S = 30.0
+_DEAD_S, _DEAD_TIMES = 30.0, 10.0
+#: A trial that was not answered after so long, or so many times the longest answer, is given up.
+_TRIAL_S = 30.0
 _MOST_TRIALS = 16
 #: Who is refused has been refused all along if the last refusal is no older than this.
 _LATELY_S = 120.0
@@ -68,12 +70,14 @@ class Lookout:
 
     def _look(self) -> None:
         now, pacer = self._now(), self._pacer
+        pacer.look()
         breaker = pacer.breaker
         if breaker.down_since is None:
             self._look_for_silence(now)
-        elif now - breaker.down_since > self._max_outage_s:
-            minutes = (now - breaker.down_since) / 60
-            words = f"the endpoint has been down for {minutes:.0f} min (retry.max_outage): {breaker.why}"
+        elif breaker.lasts(now) > self._max_outage_s:
+            words = (
+                f"the endpoint has been down for {breaker.lasts(now) / 60:.0f} min (retry.max_outage): {breaker.why}"
+            )
             self._stop(Stop(StopCause.ENDPOINT, words, self._kind))
         elif self._last is not None and len(self._trials) < _MOST_TRIALS and pacer.takes_trial():
             trial = asyncio.create_task(self._try(*self._last))
@@ -87,8 +91,9 @@ class Lookout:
     def _look_for_silence(self, now: float) -> None:
         pacer = self._pacer
         longest_s = _SILENT_TIMES * pacer.longest_s
-        if self._dead_before is not None:
-            self._client.abandon(min(self._dead_before, now - max(_DEAD_S, longest_s)))
+        if self._dead_before is not None and pacer.is_full:
+            # Nothing goes any more, because of calls whose answers are not to be expected.
+            self._client.abandon(min(self._dead_before, now - max(_DEAD_S, _DEAD_TIMES * pacer.longest_s)))
         silent_s = now - max(pacer.last_answer_at, self._client.heard_at)
         if longest_s and pacer.in_flight >= _SILENT_IN_FLIGHT and silent_s > max(_SILENT_S, longest_s):
             self._kind = ErrorKind.TIMEOUT
@@ -101,7 +106,11 @@ class Lookout:
         self._tally.attempts += 1
         self._tally.trials += 1
         try:
-            response = await self._client.chat(self._compiler.greeting(request, way))
+            async with asyncio.timeout(max(_TRIAL_S, _SILENT_TIMES * self._pacer.longest_s)):
+                response = await self._client.chat(self._compiler.greeting(request, way))
+        except TimeoutError:
+            self._tally.failed_attempts[ErrorKind.TIMEOUT.value] += 1
+            return
         except EndpointError as error:
             self._tally.failed_attempts[error.kind.value] += 1
             self._count(error.usage)
@@ -113,7 +122,7 @@ class Lookout:
                 return
         else:
             self._count(response.usage)
-        if breaker.down_since is not None:
+        if breaker.down_since is not None and not breaker.is_half_open:
             self._pacer.recovered()
             for trial in self._trials:  # those that went into the silence
                 if trial is not asyncio.current_task():

@@ -116,6 +116,7 @@ async def work_off(
         while len(workers) < 3 * pacer.concurrency + 10:
             workers.add(asyncio.create_task(worker()))
         await asyncio.sleep(0.1)
+        pacer.look()
         if pacer.takes_trial():
             workers.add(asyncio.create_task(_trial(pacer, endpoint, done)))
         workers = {one for one in workers if not one.done()}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-#: So many failures one after the other, with no answer between, of so many items that had not failed before.
+#: So many failures one after the other, with no answer between; more where failures are the rule.
 _STREAK = 5
-_FRESH = 3
+_CHANCE = 1e-3
+_MOST = 0.7
 #: Where no connection came about at all, it is nobody's own fault, and fewer are enough.
 _UNREACHABLE = 3
+#: So many items that fail though a trial was answered just before are to blame themselves. Then a streak has to be
+#: this long, and twice as long each time, until an item is answered.
+_TO_BLAME = 3
+_BLAMED_STREAK = 20
 #: Until the next trial: longer the longer it lasts, first up to 5 s, in the long run up to 30 s.
 _FIRST_TRIAL_S = 1.0
 _TRIAL_S, _LONG_TRIAL_S = 5.0, 30.0
+#: How fast the usual share of failures follows.
+_FOLLOWS = 0.02
 
 
 @dataclass(slots=True)
@@ -23,73 +31,122 @@ class Record:
 
 
 class Breaker:
-    """Opens when everything fails, and closes when a trial is answered. Times are in seconds of one clock."""
+    """Opens when everything fails. A trial that is answered lets single items go; one that is answered closes it.
+
+    Times are in seconds of one clock.
+    """
 
     def __init__(self) -> None:
         #: Since when the endpoint is down; None if it is not.
         self.down_since: float | None = None
         self.why = ""
+        #: A trial was answered: one item at a time may go.
+        self.is_half_open = False
+        self._opened_at = 0.0
         self._streak: list[Record] = []
+        self._first_at, self._first_number = 0.0, 0
         self._unreachable = 0
-        self._fresh = 0
-        self._first_at = 0.0
+        self._share = 0.0
         self._next_trial_at = 0.0
-        #: A trial was answered after which items failed as before: they are what is wrong.
-        self._is_the_items = False
+        self._shortest = _STREAK
+        #: Items that failed after a trial that was answered, and what was spared them meanwhile.
+        self._contrary: list[Record] = []
 
-    def failed(self, now: float, record: Record, why: str, *, unreachable: bool) -> bool:
-        """Take note of a failed attempt; True if that opens the breaker. Attempts of a time of failure are spared."""
+    def failed(self, now: float, record: Record, number: int, why: str, *, unreachable: bool) -> bool:
+        """Take note of a failed attempt; True if that opens the breaker. Attempts of a time of failure are spared.
+
+        `number` counts all that were sent: failures come sooner than answers, so what counts is that most of what was
+        sent from the first of them on failed.
+        """
         record.failed += 1
         if self.down_since is not None:
-            record.spared += 1
             self.why = why
+            if self.is_half_open and not unreachable:
+                return self._contradict(now, record)
+            record.spared += 1
             return False
+        if self._streak and 2 * len(self._streak) < number - self._first_number:
+            self._forget()
         if not self._streak:
-            self._first_at = now
+            self._first_at, self._first_number = now, number
         self._streak.append(record)
         self._unreachable += unreachable
-        self._fresh += record.failed == 1 and not unreachable
-        is_down = self._unreachable >= _UNREACHABLE or (
-            len(self._streak) >= _STREAK and self._fresh + self._unreachable >= _FRESH and not self._is_the_items
-        )
-        if is_down:
+        span = number - self._first_number + 1
+        is_most = len(self._streak) >= max(self._enough(), _MOST * span)
+        if self._unreachable >= _UNREACHABLE or is_most:
             self.open(now, why, since=self._first_at)
-        return is_down
+            return True
+        return False
 
     def open(self, now: float, why: str, since: float | None = None) -> None:
         """Hold everybody: the endpoint is down, perhaps since an earlier time."""
         self.down_since = now if since is None else since
+        self._opened_at = now
         self.why = why
         for one in self._streak:
             one.spared += 1
+        self._contrary = []
+        self.is_half_open = False
         self._next_trial_at = now + _FIRST_TRIAL_S
         self._forget()
 
-    def answered(self) -> None:
-        """Take note that an item was answered."""
-        self._is_the_items = False
+    def answered(self) -> bool:
+        """Take note that an item was answered; True if that closes the breaker."""
+        for _ in self._streak:
+            self._share += (1.0 - self._share) * _FOLLOWS
+        self._share -= self._share * _FOLLOWS
+        self._shortest = _STREAK
         if self._streak:
             self._forget()
+        if self.is_half_open:
+            self.close()
+            return True
+        return False
+
+    def lasts(self, now: float) -> float:
+        """Give how long everybody has been held, in seconds."""
+        return 0.0 if self.down_since is None else now - self._opened_at
 
     def trial_due(self, now: float) -> bool:
         """Tell whether it is time for a trial request."""
-        return self.down_since is not None and now >= self._next_trial_at
+        return self.down_since is not None and not self.is_half_open and now >= self._next_trial_at
 
     def trial_sent(self, now: float) -> None:
         """Take note that one goes now."""
-        lasts = now - (self.down_since or now)
+        lasts = self.lasts(now)
         self._next_trial_at = now + max(_FIRST_TRIAL_S, min(_TRIAL_S, lasts / 4), min(_LONG_TRIAL_S, lasts / 24))
 
     def not_before(self, at: float) -> None:
         """Put the next trial off: the endpoint asked for it."""
         self._next_trial_at = max(self._next_trial_at, at)
 
+    def trial_answered(self) -> None:
+        """Let one item go: a trial was answered."""
+        self.is_half_open = True
+
+    def _contradict(self, now: float, record: Record) -> bool:
+        """An item failed though the trial before it was answered. If that goes on, the items are what is wrong."""
+        self.is_half_open = False
+        self._next_trial_at = now + _FIRST_TRIAL_S
+        if all(one is not record for one in self._contrary):
+            self._contrary.append(record)
+        if len(self._contrary) >= _TO_BLAME or record.failed - record.spared > _STREAK:
+            self._shortest = max(_BLAMED_STREAK, 2 * self._shortest)
+            self.close()
+        return False
+
+    def _enough(self) -> float:
+        """Give how many failures in a row are no chance, where so many are usual."""
+        if self._share <= 0.0:
+            return self._shortest
+        return max(float(self._shortest), math.log(_CHANCE) / math.log(min(self._share, 0.97)))
+
     def close(self) -> None:
-        """Let everybody go again: a trial was answered. If they fail again without an answer, it is their own fault."""
+        """Let everybody go again."""
         self.down_since = None
-        self._is_the_items = True
+        self.is_half_open = False
         self._forget()
 
     def _forget(self) -> None:
         self._streak.clear()
-        self._unreachable = self._fresh = 0
+        self._unreachable = 0

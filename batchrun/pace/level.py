@@ -85,11 +85,11 @@ class Level:
 
     def restart(self, now: float) -> None:
         """Begin again from a quarter, after a time in which nothing was answered; soon it is what it was."""
-        self._aim = self._value
+        aim = max(self._aim, self._value)
         self._value = max(1.0, self._value / 4)
         self._doubles = True
         self._before = None
-        self._begin(now, self._aim)
+        self._begin(now, aim)
 
     def _cut(self, now: float, value: float) -> None:
         self._value = min(self._value, value)

@@ -17,6 +17,7 @@ _LARGEST_RAISE = 0.25
 #: In a window it shows only when the window is full whether more is taken.
 _WINDOW_RAISE_S = 65.0
 _BINDS_S = 1.0
+_UNCONFIRMED_S = 10.0
 #: While nothing is known of a rate but that it is too low, it grows by this factor.
 _STEEP_S = 1.5
 _STEEP = 2.0
@@ -29,6 +30,9 @@ _TRIALS_S = 3000.0
 #: Refused with less than this share of the limit used: it is not this limit.
 _SURELY_NOT = 0.9
 _CUT, _STEEP_CUT = 0.95, 0.6
+_CUT_S = 10.0
+#: With less than this in the last minute a refusal says nothing about how much a minute may have.
+_FEW = 10.0
 #: Below a rate that was refused it grows by this factor.
 _CLIMB = 1.1
 #: A rate that is refused so often in a row, however low, is no rate but a window that is full.
@@ -73,14 +77,18 @@ class Limit:
         #: Told, or said by the endpoint itself: not tried any higher.
         self.is_exact = told is not None and self.most == told
         #: Whether it is a window that is full or not; else it is a rate alone.
-        self._is_window = True
+        self._is_window = found is None or told is not None
         #: A window that was full for as long as it lasts, and nothing was refused.
         self._is_confirmed = False
+        #: Found by an earlier run, and not by this one.
+        self._is_old = found is not None and not self.is_exact
         self._is_steep = False
         #: The rate at which it was refused last, and how often in a row since an answer.
         self._refused_at = 0.0
         self._refusals = 0
         self._unsure = 0.0
+        #: What it was before it was tried higher.
+        self._lower = self.most or 0.0
         self._longest_trial_s = _LONGEST_TRIAL_S
         self._is_by_header = False
         self._header_most = 0.0
@@ -105,8 +113,9 @@ class Limit:
 
     @property
     def found(self) -> float | None:
-        """What was found or said, and not told."""
-        return None if self.most == self._told else self.most
+        """What was found or said, and not told; None as long as it is not certain."""
+        is_certain = self._is_confirmed or self.is_exact or self._is_by_header or self._refused_at > 0.0
+        return self.most if is_certain and self.most != self._told else None
 
     def earliest(self, now: float, amount: float) -> float:
         """Give the first time at which an amount may go. Times asked for never go back."""
@@ -127,12 +136,10 @@ class Limit:
     def take(self, now: float, due: float, amount: float) -> Entry:
         """Let an amount go that was `due` a little earlier; what is late is caught up with."""
         window = self._window
-        if self.most is not None:
-            amount = min(amount, self.most)
         entry = Entry(0, amount, amount)
         if self.most is not None:
             if self._trial_at is not None and self._is_window:
-                if window.total + amount > self.most * (1 + 1e-9):
+                if window.total + min(amount, self.most) > self.most * (1 + 1e-9):
                     entry.is_trial = True
                     self._trial_at = None
                 else:
@@ -141,6 +148,16 @@ class Limit:
                 window.free_at = max(window.free_at, due + self._offset) + amount * self._interval_s
         entry.step = window.add(now + self._offset, amount)
         return entry
+
+    def count(self, now: float, amount: float) -> None:
+        """Count what goes beside all order."""
+        self._window.add(now + self._offset, amount)
+
+    def lost(self, now: float, entry: Entry) -> None:
+        """Take note that a request ended in neither an answer nor a refusal: if it was a trial, another one goes."""
+        if entry.is_trial:
+            entry.is_trial = False
+            self._trial_at = now + self._trial_wait_s
 
     def settle(self, entry: Entry, amount: float) -> None:
         """Correct an amount to what it really was."""
@@ -167,8 +184,13 @@ class Limit:
         elif not self._is_window and self.most * _CLIMB < self._refused_at * _CUT:
             if now - self._changed_at >= _STEEP_S:
                 self._set(now, self.most * _CLIMB)
+        elif self.is_told or self._is_old or (self._is_window and not self._is_confirmed):
+            # Nobody has seen lately that this is a limit.
+            if now - self._changed_at >= (_WINDOW_RAISE_S if self._is_window else _UNCONFIRMED_S):
+                lower = self.most
+                self._set(now, self.most * (1 + _LARGEST_RAISE))
+                self._lower = lower
         elif now - self._changed_at >= (_WINDOW_RAISE_S if self._is_window else _RAISE_S):
-            self._is_confirmed = self._is_window
             self._set(now, self.most * (1 + self._raise))
             self._raise = min(2 * self._raise, _LARGEST_RAISE)
         return False
@@ -196,8 +218,11 @@ class Limit:
             if self._is_window and self.most is not None and now - self._cut_at < _HERD_S and not self.is_exact:
                 self.most = max(1.0, min(self.most, used))
         elif self.most is None:
-            self._become_window(now, used, entry.wanted)
-        elif self._is_window and not self._is_confirmed and not is_named and used < _SURELY_NOT * self.most:
+            if used < _FEW * entry.wanted:
+                self._become_rate(now, _FEW * entry.wanted)
+            else:
+                self._become_window(now, used, entry.wanted)
+        elif self._is_window and not self._is_confirmed and not is_named and used < _SURELY_NOT * self._lower:
             return False
         else:
             self._cut(now, self.most, used, entry.wanted)
@@ -217,7 +242,7 @@ class Limit:
         if is_news or (self._is_by_header and most != self._header_most):
             self._set(now, most)
             self._is_by_header, self._header_most = True, most
-            self._is_window = True
+            self._is_window = self._is_confirmed = True
             self._settle_trials()
         if remaining is not None and self.most is not None and self._is_window and self._is_by_header:
             self._window.forget(now + self._offset)
@@ -247,6 +272,7 @@ class Limit:
     def _set(self, now: float, most: float) -> None:
         self.most = max(1.0, min(most, self._told or float("inf")))
         self.is_exact = self.most == self._told
+        self._lower = self.most
         self._changed_at = now
         self._window.free_at = min(self._window.free_at, now + self._offset + self._interval_s)
 
@@ -255,11 +281,16 @@ class Limit:
         if not self._is_window and self._refusals >= _WINDOW_AFTER:
             self._become_window(now, used, wanted)
             return
-        if self._is_window:
-            lower = max(min(most, used), most / 2)
+        if self._is_window and used >= _SURELY_NOT * min(most, self._lower):
+            lower = min(most, used)
+            self._is_confirmed = True
+        elif self._is_window:
+            # Others use the account, or it is no limit at all: a little less, and not again at once.
+            lower = most * _CUT if now - self._cut_at >= _CUT_S else most
         else:
             lower = max(most * (_STEEP_CUT if self._is_steep else _CUT), min(used, most) / 2)
         self._refused_at = most
+        self._is_old = False
         self._is_steep = False
         self._set(now, lower)
         self._raise = _FIRST_RAISE
@@ -286,10 +317,14 @@ class Limit:
             self._trial_at = now + self._trial_wait_s
             return
         # What was let go over the time that it took is the rate, to begin with.
+        self._become_rate(now, self.rate(now) * self._window.length_s)
+
+    def _become_rate(self, now: float, most: float) -> None:
         self._is_window, self._is_steep = False, True
         self._refused_at = 0.0
         self._settle_trials()
-        self._set(now, self.rate(now) * self._window.length_s)
+        self._set(now, most)
+        self._cut_at = now
 
     def _settle_trials(self) -> None:
         self._trial_at = None

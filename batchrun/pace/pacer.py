@@ -39,6 +39,8 @@ _SHARED_SLOT_S = 0.05
 #: A refusal comes at once: who was not refused so soon was taken.
 _SCOUT_S = 0.5
 _ENOUGH_DOUBTS = 2
+#: A refusal for concurrency with fewer than this share of what was answered before is no limit, but chance.
+_PLAUSIBLE = 0.5
 #: So many refusals are no chance, if they are half of what was sent meanwhile.
 _ENOUGH_REFUSED, _SUSPECTS = 3, 8
 #: So many, in the same way, lower a limit that is in use.
@@ -49,6 +51,14 @@ _TOLERATES = 0.03
 _ENOUGH_TIMEOUTS, _FORGIVES = 3.0, 0.05
 #: The longest time of an answer fades with every answer.
 _FADES = 0.999
+#: After so long without a refusal the item that went first is taken to have been taken.
+_HALF_OPEN_S = 3.0
+#: After a shorter time the level is what it was.
+_LONG_HOLD_S = 5.0
+#: So many refusals in a row, though it gave way, are an outage.
+_AN_OUTAGE = 8
+#: Answers between two refusals that make each of them a lone one, and how many such make it a habit.
+_LONE_AFTER, _HABIT = 20, 3
 _NOT_REFUSED = (None, 0.0)
 _AUTO_START = 16
 #: No level is higher than this by itself: one core has enough to do with it.
@@ -222,6 +232,12 @@ class Pacer:
         self._said: set[RateCause] = set()
         self._due = 0.0
         #: After a refusal one goes first, and the others a moment later if it is not refused.
+        #: How long everybody was held, and when the item that goes first afterwards went.
+        self._held_s = 0.0
+        self._half_at: float | None = None
+        #: Refusals without an answer between, of what was sent after it had given way.
+        self._in_a_row = 0
+        self._lone = self._refused_number = 0
         self._is_scouting = False
         self._scout_at: float | None = None
         self._doubts = 0
@@ -266,6 +282,14 @@ class Pacer:
             self._free()
             raise
 
+    def _timed_out(self, now: float, ticket: Ticket) -> None:
+        """Take many timeouts for an overload."""
+        self._timeouts += 1.0
+        if self._timeouts >= _ENOUGH_TIMEOUTS:
+            self._timeouts = 0.0
+            self._level.overloaded(now, ticket.sent_at)
+            self._take_level()
+
     def takes_another(self, tokens: float) -> Ticket | None:
         """Admit a request that does not wait: None if there is no slot, or it is not the moment."""
         if self._taken >= self._allowed or self._waiting_for_slot or self._next.locked() or self._stopping.is_set():
@@ -288,9 +312,21 @@ class Pacer:
         latency_s = now - ticket.sent_at
         self.last_answer_at = now
         self.refused = _NOT_REFUSED
+        self._in_a_row = 0
         self.longest_s = max(latency_s, self.longest_s * _FADES)
-        self.breaker.answered()
+        if self.breaker.answered():
+            self._go_on(now)
         self._level.succeeded(now, ticket.ordinal, latency_s)
+        self._forgive(ticket)
+        with self._lock:
+            self._settle(ticket, tokens)
+            if self._is_bound:
+                for limit, entry in zip(self._limits, ticket.entries, strict=True):
+                    if limit.accepted(now, entry):
+                        self._changed.set()
+
+    def _forgive(self, ticket: Ticket) -> None:
+        """Let an answer make up for earlier trouble."""
         if self._refusals:
             self._refusals = max(0.0, self._refusals - _TOLERATES)
         if self._timeouts:
@@ -303,41 +339,37 @@ class Pacer:
             self._is_scouting = False
         if self._level.allowed != self._allowed:
             self._take_level()
-        with self._lock:
-            self._settle(ticket, tokens)
-            if self._is_bound:
-                for limit, entry in zip(self._limits, ticket.entries, strict=True):
-                    if limit.accepted(now, entry):
-                        self._changed.set()
 
     def failed(self, ticket: Ticket, error: EndpointError, record: Record, tokens: float | None = None) -> None:
         """Take note of a failed attempt; `record` learns whether it was the item's own affair."""
         if error.kind is ErrorKind.RATE_LIMITED:
             self._refused(ticket, error, record)
             return
+        now = self._now()
         with self._lock:
             self._settle(ticket, tokens)
-        now = self._now()
+            for limit, entry in zip(self._limits, ticket.entries, strict=True):
+                limit.lost(now, entry)
         if error.abandoned:
             record.failed += 1
-            record.spared += 1
+            record.spared += record.spared < _MOST_SPARED
+            self.longest_s = max(self.longest_s, now - ticket.sent_at)
             return
         if error.kind not in _OUTAGE_KINDS or error.attempts is not None:
             record.failed += 1
             self.last_answer_at = now
-            self.breaker.answered()
+            if self.breaker.answered():
+                self._go_on(now)
             return
         if error.unreachable:
             with self._lock:
                 self._uncount(ticket)
         if error.kind is ErrorKind.TIMEOUT:
-            self._timeouts += 1.0
-            if self._timeouts >= _ENOUGH_TIMEOUTS:
-                self._timeouts = 0.0
-                self._level.overloaded(now, ticket.sent_at)
-                self._take_level()
-        if self.breaker.failed(now, record, error.message, unreachable=error.unreachable):
+            self._timed_out(now, ticket)
+        if self.breaker.failed(now, record, ticket.number, error.message, unreachable=error.unreachable):
             self._opened()
+        elif self.breaker.down_since is None:
+            self._changed.set()  # an item was to blame
 
     def take_quota(self, quota: QuotaLevel) -> None:
         """Take note of what the endpoint says of a limit."""
@@ -347,6 +379,11 @@ class Pacer:
             is_news = limit.said_by_header(self._now(), quota.limit, quota.remaining)
         if is_news:
             self._say(RateCause(quota.what), None)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether as many requests are on their way as may be."""
+        return self._sent >= self._allowed
 
     def pause(self, seconds: float) -> None:
         """Let nobody go for this long: the endpoint said so."""
@@ -413,7 +450,7 @@ class Pacer:
             if any(limit.earliest(now, 1.0) > now for limit in self._limits if limit.is_told):
                 return False
             for limit in self._limits:
-                limit.take(now, now, 1.0)
+                limit.count(now, 1.0)
         self.breaker.trial_sent(now)
         return True
 
@@ -423,11 +460,33 @@ class Pacer:
         return error.kind in _OUTAGE_KINDS or error.kind is ErrorKind.RATE_LIMITED
 
     def recovered(self) -> None:
-        """Let everybody go again: a trial request was answered."""
-        self.breaker.close()
-        self.last_answer_at = self._now()
-        self._level.restart(self._now())
-        self._take_level()
+        """Let an item go: a trial request was answered. If it is not refused, everybody may go.
+
+        Where all slots are held by requests that went into a silence, nobody could go first.
+        """
+        now = self._now()
+        self._held_s = self.breaker.lasts(now)
+        self.last_answer_at = now
+        self._half_at = None
+        if self.is_full:
+            self.breaker.close()
+            self._go_on(now)
+        else:
+            self.breaker.trial_answered()
+        self._changed.set()
+
+    def look(self) -> None:
+        """Let everybody go, if the item that went first was not refused for a while: its answer is on its way."""
+        now = self._now()
+        if self.breaker.is_half_open and self._half_at is not None and now - self._half_at >= _HALF_OPEN_S:
+            self.breaker.close()
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        self._half_at = None
+        if self._held_s >= _LONG_HOLD_S:
+            self._level.restart(now)
+            self._take_level()
         self._changed.set()
 
     def _opened(self) -> None:
@@ -474,13 +533,15 @@ class Pacer:
             self._ramp.take(now)
         if self._is_scouting:
             self._is_scouting, self._scout_at = self._scout_at is None, now
+        if self.breaker.is_half_open:
+            self._half_at = now
         self._sent += 1
         self._number += 1
         return Ticket(now, self._number, self._sent, entries)
 
     def _earliest(self, now: float, tokens: float) -> float:
-        if self.breaker.down_since is not None:
-            return now + 3600.0  # woken by `recovered`
+        if self.breaker.down_since is not None and not (self.breaker.is_half_open and self._half_at is None):
+            return now + 3600.0  # woken when that changes
         at = max(now, self._paused_until)
         if self._is_scouting and self._scout_at is not None:
             at = max(at, self._scout_at + _SCOUT_S)
@@ -544,34 +605,52 @@ class Pacer:
         self.refused = (self.refused[0] or now, now)
         with self._lock:
             self._uncount(ticket)
-        if error.retry_after_s is not None and error.limit is None:
-            self.pause(min(error.retry_after_s, _MAX_PAUSE_S))
-        if ticket.sent_at <= self._gave_way_at:
-            self._give_way(now, ticket, error, error.cause or self._cause)  # it had been on its way then
-        elif not self._is_certain(ticket, error):
-            self._hold(now, ticket, error)
-        else:
+        wait_s = None if error.retry_after_s is None else min(error.retry_after_s, _MAX_PAUSE_S)
+        is_herd = ticket.sent_at <= self._gave_way_at
+        is_certain = not is_herd and self._is_certain(ticket, error)
+        if wait_s is not None and error.limit is None and (is_certain or not self._is_habit(ticket)):
+            self.pause(wait_s)
+        if is_herd:
+            self._give_way(now, ticket, error, error.cause or self._cause)
+        elif is_certain:
             self._cause = error.cause or self._guess(now, ticket)
             self._gave_way_at, self._is_alert, self._refusals = now, True, 0.0
             self._give_way(now, ticket, error, self._cause)
             if error.cause is not RateCause.CONCURRENCY:
                 self._is_scouting, self._scout_at = True, None
-                if error.retry_after_s is None:
+                if wait_s is None:
                     self.pause(_PAUSE_S)
             self._say(self._cause, error)
+        else:
+            self._hold(now, ticket, error)
         self._take_level()
         self._changed.set()
-        if record.spared < _MOST_SPARED:
+        self._in_a_row += not is_herd
+        if self.breaker.down_since is not None or (self._in_a_row >= _AN_OUTAGE and wait_s is None):
+            if self.breaker.down_since is None:
+                self.breaker.open(now, error.message)
+                self._opened()
+            self.breaker.failed(now, record, ticket.number, error.message, unreachable=False)
+        elif record.spared < _MOST_SPARED:
             record.failed += 1
             record.spared += 1
-        elif self.breaker.failed(now, record, error.message, unreachable=False):
+        elif self.breaker.failed(now, record, ticket.number, error.message, unreachable=False):
             self._opened()
+
+    def _is_habit(self, ticket: Ticket) -> bool:
+        """Tell whether refusals come alone there, so that one that names a wait is no reason for all to wait."""
+        answers = ticket.number - self._refused_number
+        self._refused_number = ticket.number
+        self._lone = self._lone + 1 if answers > _LONE_AFTER else 0
+        return self._lone > _HABIT
 
     def _is_certain(self, ticket: Ticket, error: EndpointError) -> bool:
         """Tell whether a refusal is no chance: it says what for, it was tried for, or there are too many of them."""
         self._refusals += 1.0
         grows = self._suspicion.grows(ticket.number)
-        says_so = error.limit is not None or error.cause is RateCause.CONCURRENCY or error.cause is RateCause.BURST
+        is_plausible = ticket.ordinal > _PLAUSIBLE * self._level.proven
+        says_so = error.limit is not None or error.cause is RateCause.BURST
+        says_so |= error.cause is RateCause.CONCURRENCY and is_plausible
         is_trial = any(entry.is_trial for entry in ticket.entries)
         return grows or says_so or is_trial or self._is_alert or self._refusals >= _ENOUGH_REFUSED
 
@@ -589,7 +668,8 @@ class Pacer:
     def _give_way(self, now: float, ticket: Ticket, error: EndpointError, cause: RateCause) -> None:
         is_explained = True
         if cause is RateCause.CONCURRENCY:
-            self._level.refused(now, ticket.sent_at, error.limit or ticket.ordinal - 1)
+            least = int(_PLAUSIBLE * self._level.allowed) if self._level.proven >= ticket.ordinal else 1
+            self._level.refused(now, ticket.sent_at, error.limit or max(ticket.ordinal - 1, least))
         elif cause is RateCause.REQUESTS or cause is RateCause.TOKENS:
             at = 0 if cause is RateCause.REQUESTS else len(self._requests)
             with self._lock:
