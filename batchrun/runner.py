@@ -46,6 +46,8 @@ from batchrun.store import PACE, Pages, RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchrun.items import InputFile
     from batchrun.job import Job
     from batchrun.requeue import RetryPlan
@@ -390,9 +392,10 @@ class Runner:
         over = False
         try:
             while not over:
+                before = work.record.spared if error is None else 0
                 response = await self._retries.run(
                     lambda: self._attempt(work), error, waiting=self._waits(work), started_at=work.started_at,
-                    spared=lambda: work.record.spared,
+                    spared=self._spared(work, before),
                 )  # fmt: skip
                 error = None
                 over = await self._conclude(work, response)
@@ -403,6 +406,10 @@ class Runner:
         finally:
             self._waiting_room.release()
             del self._under_way[id(work)]
+
+    def _spared(self, work: Work, before: int) -> Callable[[], int]:
+        """Give what counts the attempts that are not the item's own fault, as from now on."""
+        return lambda: work.record.spared - before
 
     def _waits(self, work: Work) -> Any:
         def waiting(seconds: float, error: EndpointError) -> None:

@@ -45,6 +45,11 @@ class Level:
         """How many may be in flight now."""
         return int(self._value)
 
+    @property
+    def found(self) -> int:
+        """The level that it is at, or on its way back to."""
+        return int(max(self._value, min(self._aim, self._ceiling)))
+
     def succeeded(self, now: float, ordinal: int, latency_s: float) -> None:
         """Take note of an answer. `ordinal` is how many were in flight when its request left, itself included."""
         if ordinal > self.proven:

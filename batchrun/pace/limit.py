@@ -97,6 +97,10 @@ class Limit:
         self._trial_at: float | None = None
         self._trial_wait_s = _FIRST_TRIAL_S
 
+    def mend(self, now: float) -> None:
+        """Make good what an earlier run left in the window, if it cannot be."""
+        self._window.mend(now + self._offset)
+
     @property
     def is_told(self) -> bool:
         """Tell whether the user told a limit."""

@@ -206,6 +206,8 @@ class Pacer:
                 Window(length_s, ring), told, getattr(found, f"{what}_per_minute") if length_s == _MINUTE else None,
                 spread=not is_day, offset=offset if is_day else 0.0, is_of_tokens=what == "tokens",
             )  # fmt: skip
+            with self._lock:
+                limit.mend(now())
             (self._requests if what == "requests" else self._tokens).append(limit)
             if is_day:
                 self._daily[limit] = f"limits.{what}_per_day"
@@ -430,7 +432,7 @@ class Pacer:
     @property
     def found(self) -> Found:
         """What was found of the endpoint's limits, beyond what the user told."""
-        level = self._level.allowed if self.is_auto and self._level.proven else None
+        level = self._level.found if self.is_auto and self._level.proven else None
         return Found(level, self._requests[0].found, self._tokens[0].found)
 
     # --- when the endpoint is down ---

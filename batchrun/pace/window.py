@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 #: A window is kept in so many steps: what was let go leaves it at most a thousandth of its length too late.
 _STEPS = 1024
 _RING = _STEPS + 2
@@ -43,6 +45,16 @@ class Window:
     @free_at.setter
     def free_at(self, at: float) -> None:
         self._cells[_FREE_AT] = at
+
+    def mend(self, now: float) -> None:
+        """Make good what cannot be: what is no number, or of a later time. What is owed is one window at most."""
+        cells = self._cells
+        latest = int(now // self._width) + 1
+        if not all(isfinite(one) for one in cells) or cells[_OLDEST] > latest or cells[_TOTAL] < -1.0:
+            for at in range(CELLS):
+                cells[at] = 0.0
+        if cells[_FREE_AT] > now + self.length_s:
+            cells[_FREE_AT] = now + self.length_s
 
     def forget(self, now: float) -> None:
         """Let what is too old leave the window."""

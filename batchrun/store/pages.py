@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
 #: The file in a run directory that remembers its pace.
 PACE = "pace"
 _WORDS = 8
-_VERSION, _PAUSED_UNTIL, _BOOT, _ROWS_AT = 0, 1, 2, 4
-_FORM = 1.0
+_VERSION, _PAUSED_UNTIL, _BOOT, _WANTED_BY, _WANTED_AT, _ROWS_AT = 0, 1, 2, 3, 4, 6
+_LONGEST_PAUSE_S = 300.0
+#: A slot that another process asked for so shortly ago is left to it by who has its share.
+_WANTED_S = 0.3
+_FORM = 2.0
 #: Each process that shares slots has a row: how many of them it holds. Its lock on the row dies with it.
 _ROWS = 256
 _HEAD = _ROWS_AT + _ROWS
@@ -34,29 +38,41 @@ class Pages:
 
     def __init__(self, path: Path, count: int, *, is_shared: bool) -> None:
         self._is_shared = is_shared
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        require_regular(path)
-        self._fd = open_private(path)
+        self._row = -1
         size = (_HEAD + count) * _WORDS
         try:
-            # Where the disk has no room for a page, writing to it would end the process.
-            if os.fstat(self._fd).st_size != size:
-                os.ftruncate(self._fd, 0)
-                os.posix_fallocate(self._fd, 0, size)
-            self._map = mmap.mmap(self._fd, size)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            require_regular(path)
+            self._fd = open_private(path)
         except OSError as error:
-            os.close(self._fd)
             raise StoreError.of(path, "making", error) from error
-        self._words = memoryview(self._map).cast("d")
-        self.cells = self._words[_HEAD:]
-        self._row = -1
-        boot = _boot()
-        with self.locked():
-            if self._words[_VERSION] != _FORM or self._words[_BOOT] != boot:
-                self._map[:] = bytes(size)
-                self._words[_VERSION], self._words[_BOOT] = _FORM, boot
+        try:
+            with self.locked():
+                self._map = self._mapped(size)
+                self._words = memoryview(self._map).cast("d")
+                self._begin()
             if is_shared:
                 self._take_row()
+        except (OSError, ValueError) as error:
+            os.close(self._fd)
+            raise StoreError(f"{path}: cannot be used to share limits: {error}") from error
+        self.cells = self._words[_HEAD:]
+
+    def _mapped(self, size: int) -> mmap.mmap:
+        if os.fstat(self._fd).st_size != size:
+            os.ftruncate(self._fd, 0)
+            # Where the disk has no room for a page, writing to it would end the process.
+            os.posix_fallocate(self._fd, 0, size)
+        return mmap.mmap(self._fd, size)
+
+    def _begin(self) -> None:
+        """Begin anew what is of another form or of another start of the machine, and what cannot be."""
+        words, boot = self._words, _boot()
+        if words[_VERSION] != _FORM or words[_BOOT] != boot:
+            self._map[:] = bytes(len(self._map))
+            words[_VERSION], words[_BOOT] = _FORM, boot
+        if not words[_PAUSED_UNTIL] <= time.monotonic() + _LONGEST_PAUSE_S:
+            words[_PAUSED_UNTIL] = 0.0
 
     def locked(self) -> AbstractContextManager[object]:
         """Give a lock that keeps other processes away, if there may be any; it can be taken again and again."""
@@ -74,11 +90,18 @@ class Pages:
 
     def take_slot(self, most: int) -> bool:
         """Take one of `most` slots that all processes share; False if all are taken. The caller holds the lock."""
-        rows = self._words[_ROWS_AT:_HEAD]
+        words, rows = self._words, self._words[_ROWS_AT:_HEAD]
+        now = time.monotonic()
+        is_wanted = words[_WANTED_BY] not in (0.0, self._row + 1.0) and 0.0 <= now - words[_WANTED_AT] < _WANTED_S
+        if is_wanted and 2 * rows[self._row] >= most:
+            return False
         if sum(rows) >= most:
             self._look_for_dead()
             if sum(rows) >= most:
+                words[_WANTED_BY], words[_WANTED_AT] = self._row + 1.0, now
                 return False
+        if not is_wanted:
+            words[_WANTED_BY] = 0.0
         rows[self._row] += 1
         return True
 
