@@ -48,6 +48,7 @@ class Lookout:
         self._last: tuple[Request, Way] | None = None
         self._trials: set[asyncio.Task[None]] = set()
         self._kind = ErrorKind.NETWORK
+        self._broken: BaseException | None = None
         #: Calls that were sent before this time and are silent still are given up.
         self._dead_before: float | None = None
         self._now = asyncio.get_running_loop().time
@@ -69,24 +70,29 @@ class Lookout:
                 trial.cancel()
 
     def _look(self) -> None:
+        if self._broken is not None:
+            raise self._broken
         now, pacer = self._now(), self._pacer
         pacer.look()
         breaker = pacer.breaker
         if breaker.down_since is None:
             self._look_for_silence(now)
         elif breaker.lasts(now) > self._max_outage_s:
-            words = (
-                f"the endpoint has been down for {breaker.lasts(now) / 60:.0f} min (retry.max_outage): {breaker.why}"
-            )
+            words = f"the endpoint has been down for {breaker.lasts(now):.0f} s (retry.max_outage): {breaker.why}"
             self._stop(Stop(StopCause.ENDPOINT, words, self._kind))
         elif self._last is not None and len(self._trials) < _MOST_TRIALS and pacer.takes_trial():
             trial = asyncio.create_task(self._try(*self._last))
             self._trials.add(trial)
-            trial.add_done_callback(self._trials.discard)
+            trial.add_done_callback(self._trial_ended)
         since, last = pacer.refused
         if since is not None and now - since > self._max_outage_s and now - last < _LATELY_S:
-            words = f"the endpoint has refused everything for {(now - since) / 60:.0f} min (retry.max_outage)"
+            words = f"the endpoint has refused everything for {now - since:.0f} s (retry.max_outage)"
             self._stop(Stop(StopCause.ENDPOINT, words, ErrorKind.RATE_LIMITED))
+
+    def _trial_ended(self, trial: asyncio.Task[None]) -> None:
+        self._trials.discard(trial)
+        if not trial.cancelled() and trial.exception() is not None:
+            self._broken = trial.exception()
 
     def _look_for_silence(self, now: float) -> None:
         pacer = self._pacer

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from batchrun.endpoint.client import Client, most_connections
+from batchrun.endpoint.client import Client
 from batchrun.endpoint.compile import Way
 from batchrun.endpoint.target import target_of
 from batchrun.estimate import TokenEstimate
@@ -21,7 +21,8 @@ from batchrun.lines import InputError, count_items, expand_inputs
 from batchrun.manifest import Manifest
 from batchrun.outage import Lookout
 from batchrun.output import Judge, Schema, Verdict
-from batchrun.pace import AUTO_MOST, PACE_CELLS, Limits, Pacer, Stopping, UsedUpError
+from batchrun.pace import Stopping, UsedUpError
+from batchrun.pacing import open_pacer
 from batchrun.prompts import RequestBuilder, accepted_builders, made_from, recipe_of
 from batchrun.rate import Rate
 from batchrun.records import (
@@ -42,7 +43,7 @@ from batchrun.retry import Retries
 from batchrun.selection import FromInput, FromQueue, OnChange, Selection
 from batchrun.sending import JobRefusedError, Observer, Sender, Work
 from batchrun.settings import environment, read_key, resolve
-from batchrun.store import PACE, Pages, RunDirectory, StoreError
+from batchrun.store import RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ class Runner:
         async with AsyncExitStack() as stack:
             self._store = RunDirectory(self.job.output)
             stack.callback(self._store.close)
-            self._pacer = self._make_pacer(stack)
+            self._pacer = open_pacer(
+                stack, self.job, self._knowledge, self._target.dialect, self._learned, self._start_workers
+            )
             self._retries = Retries(self.job.retry, self._rng, self._pacer.sleep)
             self._waiting_room = asyncio.Semaphore(max(_WAITING_ROOM, 4 * self._pacer.concurrency))
             for note in self._store.notes:
@@ -172,38 +175,6 @@ class Runner:
             if self._begun or not self._manifest.is_of_a_run:
                 self._store.save_manifest(self._manifest_value(summary))
         return summary
-
-    def _make_pacer(self, stack: AsyncExitStack) -> Pacer:
-        own = self.job.limits
-        concurrency = None if own.concurrency == "auto" else own.concurrency
-        most = most_connections()
-        if concurrency is not None and concurrency > most:
-            words = f"limits.concurrency is lowered from {concurrency} to {most}: so many files may be open (ulimit -n)"
-            self._learned(words)
-            concurrency = most
-        limits = Limits(
-            concurrency, own.requests_per_minute, own.tokens_per_minute, own.requests_per_second,
-            own.tokens_per_second, own.requests_per_day, own.tokens_per_day, self._knowledge.found,
-        )  # fmt: skip
-        pages = self._pages(stack)
-        return Pacer(
-            limits, shared=pages, shares_slots=own.scope is not None, most=min(AUTO_MOST, most),
-            has_burst_limit=self._target.dialect.has_burst_limit, changed=self._learned, grown=self._start_workers,
-        )  # fmt: skip
-
-    def _pages(self, stack: AsyncExitStack) -> Pages | None:
-        """Open what remembers the pace: for this run directory, or for all runs of a scope."""
-        scope = self.job.limits.scope
-        path = self._knowledge.scope_path(scope) if scope else self.job.output / PACE
-        try:
-            pages = Pages(path, PACE_CELLS, is_shared=scope is not None)
-        except StoreError as error:
-            if scope is not None:
-                raise
-            self._observer.notice("pace", f"limits are not remembered for the next run: {error}")
-            return None
-        stack.callback(pages.close)
-        return pages
 
     def _select(self) -> Selection:
         if self._retry is not None:

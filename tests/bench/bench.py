@@ -131,32 +131,37 @@ def latency(folder: Path, rounds: int) -> None:
 
     The stub's own timer adds to its delay; the latency is what one request after the other sees.
     """
-    delay, concurrency, items = 0.2, 500, 100_000
-    inputs, bodies = write_inputs(folder, items)
-    few, _ = write_inputs(folder, 30)
-    with stub(delay) as url:
-        run_batchrun(url, few, folder / "out", 1)
-        lines = (folder / "out" / "results.jsonl").read_bytes().splitlines()
-        seen = statistics.median(json.loads(line)["duration_s"] for line in lines)
-        ours, bare = [], []
-        for _ in range(rounds):
-            ours.append(run_batchrun(url, inputs, folder / "out", concurrency)["wall_s"])
-            bare.append(run_bare(url, bodies, concurrency)["wall_s"])
-    for name, seconds in (("latency-bound, concurrency 500", ours), ("  the bare loop", bare)):
-        show(name, [items * seen / concurrency / one for one in seconds], f"of concurrency ÷ {seen * 1000:.0f} ms")
-        show("", [items * delay / concurrency / one for one in seconds], f"of concurrency ÷ {delay * 1000:.0f} ms")
+    for delay, concurrency, items in ((0.5, 1000, 60_000), (0.2, 1000, 60_000)):
+        inputs, bodies = write_inputs(folder, items)
+        few, _ = write_inputs(folder, 30)
+        with stub(delay) as url:
+            run_batchrun(url, few, folder / "out", 1)
+            lines = (folder / "out" / "results.jsonl").read_bytes().splitlines()
+            seen = statistics.median(json.loads(line)["duration_s"] for line in lines)
+            ours, bare = [], []
+            for _ in range(rounds):
+                ours.append(run_batchrun(url, inputs, folder / "out", concurrency)["wall_s"])
+                bare.append(run_bare(url, bodies, concurrency)["wall_s"])
+        title = f"after {delay * 1000:.0f} ms, concurrency {concurrency}"
+        for name, seconds in ((title, ours), ("  the bare loop", bare)):
+            show(name, [items * seen / concurrency / one for one in seconds], f"of concurrency ÷ {seen * 1000:.0f} ms")
+            show("", [items * delay / concurrency / one for one in seconds], f"of concurrency ÷ {delay * 1000:.0f} ms")
 
 
 def memory(folder: Path) -> None:
-    """Peak memory of a long run against a short one."""
-    peaks = {}
+    """Peak memory and CPU time an item of a long run against a short one."""
+    peaks, cpu = {}, {}
     with stub() as url:
         for items in (10_000, 1_000_000):
             inputs, _ = write_inputs(folder, items)
-            peaks[items] = run_batchrun(url, inputs, folder / "out", 64)["peak_mb"]
+            run = run_batchrun(url, inputs, folder / "out", 64)
+            peaks[items], cpu[items] = run["peak_mb"], run["cpu_s"] / items * 1e6
             inputs.unlink()
-    print(f"{'memory, 10,000 items':34}{peaks[10_000]:.0f} MB")
-    print(f"{'memory, 1,000,000 items':34}{peaks[1_000_000]:.0f} MB ({peaks[1_000_000] - peaks[10_000]:+.0f} MB)")
+    print(
+        f"{'memory, 10,000 items':34}{peaks[10_000]:.0f} MB, {cpu[10_000]:.0f} µs of CPU an item (its start included)"
+    )
+    more = peaks[1_000_000] - peaks[10_000]
+    print(f"{'memory, 1,000,000 items':34}{peaks[1_000_000]:.0f} MB ({more:+.0f} MB), {cpu[1_000_000]:.0f} µs an item")
 
 
 PLAIN_PASS = """
