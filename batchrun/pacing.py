@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 def open_pacer(
     stack: AsyncExitStack, job: Job, knowledge: Knowledge, dialect: Dialect, tell: Callable[[str], None],
-    grown: Callable[[int], None],
+    outage: Callable[[str], None], grown: Callable[[int], None],
 ) -> Pacer:  # fmt: skip
-    """Make the pacer of a run. `tell` is told in words what limits it, `grown` the concurrency when it rises.
+    """Make the pacer of a run.
 
-    Raises `JobError` and `StoreError` if the place that a scope shares cannot be used.
+    `tell` is told in words what limits it, `outage` that the endpoint is down or back, `grown` the concurrency when it
+    rises. Raises `JobError` and `StoreError` if the place that a scope shares cannot be used.
     """
     own = job.limits
     most = most_connections()
@@ -37,7 +38,8 @@ def open_pacer(
     )  # fmt: skip
     return Pacer(
         limits, shared=_open_pages(stack, job, knowledge, tell), shares_slots=own.scope is not None,
-        has_burst_limit=dialect.has_burst_limit, most=min(AUTO_MOST, most), changed=tell, grown=grown,
+        has_burst_limit=dialect.has_burst_limit, most=min(AUTO_MOST, most), changed=tell, outage=outage,
+        grown=grown,
     )  # fmt: skip
 
 

@@ -133,7 +133,13 @@ class Runner:
             self._store = RunDirectory(self.job.output)
             stack.callback(self._store.close)
             self._pacer = open_pacer(
-                stack, self.job, self._knowledge, self._target.dialect, self._learned, self._start_workers
+                stack,
+                self.job,
+                self._knowledge,
+                self._target.dialect,
+                self._learned,
+                lambda words: self._observer.notice("outage", words),
+                self._start_workers,
             )
             self._retries = Retries(self.job.retry, self._rng, self._pacer.sleep)
             self._waiting_room = asyncio.Semaphore(max(_WAITING_ROOM, 4 * self._pacer.concurrency))
@@ -560,6 +566,9 @@ class Runner:
         """Give the warnings of the whole run: those of answers with how often they came, and those of the input."""
         warnings = [f"{warning} ({count} items)" for warning, count in sorted(self._warnings.items())]
         warnings += [*self._compiler.warnings, *self._notes]
+        if self._pacer.outages:
+            times = "once" if self._pacer.outages == 1 else f"{self._pacer.outages} times"
+            warnings.append(f"the endpoint was down {times}, for {self._pacer.outage_s:.0f} s in all")
         left_over = self._selection.left_over() if self._stop is None and self._limit is None else 0
         if left_over:
             warnings.append(f"{left_over} records are of items that are not in the input now; they are kept")

@@ -356,9 +356,16 @@ def read_usage(body: dict[str, Any], dialect: Dialect) -> Usage | None:
             return None
     prompt = _count(value.get("prompt_tokens"))
     completion = _count(value.get("completion_tokens"))
-    cached = next((count for path in dialect.cached_at if (count := _count(_at(value, path)))), 0)
-    reasoning = next((count for path in dialect.reasoning_at if (count := _count(_at(value, path)))), 0)
+    cached, reasoning = _first_count(value, dialect.cached_at), _first_count(value, dialect.reasoning_at)
     return Usage(prompt, completion, _count(value.get("total_tokens")) or prompt + completion, cached, reasoning)
+
+
+def _first_count(value: dict[str, Any], paths: tuple[tuple[str, ...], ...]) -> int:
+    for path in paths:
+        count = _count(_at(value, path)) if path[0] in value else 0
+        if count:
+            return count
+    return 0
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

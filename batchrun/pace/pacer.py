@@ -171,13 +171,15 @@ class Pacer:
     Limits are kept in every window and spread evenly. Tokens are reserved when a request is admitted and corrected
     when it ends. What the endpoint refuses says more: the cause of a refusal decides what gives way. `has_burst_limit`
     begins slowly. `shared` holds the windows, so that they outlive the process or are common to several; with
-    `shares_slots` the concurrency is common too. `changed` is told in words what was found, `grown` the level when it
-    rises. Time is the event loop's, which is the system's monotonic clock.
+    `shares_slots` the concurrency is common too. `changed` is told in words what was found, `outage` that the
+    endpoint is down or back, `grown` the level when it rises. Time is the event loop's, which is the system's
+    monotonic clock.
     """
 
     def __init__(
         self, limits: Limits, *, shared: SharedPace | None = None, shares_slots: bool = False,
         has_burst_limit: bool = False, most: int = AUTO_MOST, changed: Callable[[str], None] = lambda _: None,
+        outage: Callable[[str], None] = lambda _: None,
         grown: Callable[[int], None] = lambda _: None, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         self._loop = asyncio.get_running_loop()
@@ -187,7 +189,9 @@ class Pacer:
         most = limits.concurrency or most
         self._level = Level(found.concurrency or _AUTO_START if self.is_auto else most, most)
         self._allowed = self._level.allowed
-        self._changed_words, self._grown = changed, grown
+        self._changed_words, self._grown, self._outage = changed, grown, outage
+        #: How often the endpoint was down, and for how many seconds in all.
+        self.outages, self.outage_s = 0, 0.0
         self._shared = shared
         self._shared_most = limits.concurrency if shared is not None and shares_slots else None
         cells = shared.cells if shared is not None else own_cells(PACE_CELLS)
@@ -284,6 +288,13 @@ class Pacer:
             self._free()
             raise
 
+    def _failed_at(self, now: float, ticket: Ticket, error: EndpointError, record: Record) -> None:
+        was_down = self.breaker.down_since is not None
+        if self.breaker.failed(now, record, ticket.number, error.message, unreachable=error.unreachable):
+            self._opened()
+        elif was_down and self.breaker.down_since is None:
+            self._go_on(now)  # it was the items' own fault
+
     def _timed_out(self, now: float, ticket: Ticket) -> None:
         """Take many timeouts for an overload."""
         self._timeouts += 1.0
@@ -368,10 +379,7 @@ class Pacer:
                 self._uncount(ticket)
         if error.kind is ErrorKind.TIMEOUT:
             self._timed_out(now, ticket)
-        if self.breaker.failed(now, record, ticket.number, error.message, unreachable=error.unreachable):
-            self._opened()
-        elif self.breaker.down_since is None:
-            self._changed.set()  # an item was to blame
+        self._failed_at(now, ticket, error, record)
 
     def take_quota(self, quota: QuotaLevel) -> None:
         """Take note of what the endpoint says of a limit."""
@@ -486,6 +494,8 @@ class Pacer:
 
     def _go_on(self, now: float) -> None:
         self._half_at = None
+        self.outage_s += self._held_s
+        self._outage(f"the endpoint answers again, after {self._held_s:.0f} s")
         if self._held_s >= _LONG_HOLD_S:
             self._level.restart(now)
             self._take_level()
@@ -493,7 +503,8 @@ class Pacer:
 
     def _opened(self) -> None:
         self._is_bound = True
-        self._changed_words(f"the endpoint is down: {self.breaker.why}; everybody waits until a trial is answered")
+        self.outages += 1
+        self._outage(f"the endpoint is down: {self.breaker.why}; everybody waits until a trial is answered")
 
     # --- moments ---
 
@@ -609,6 +620,7 @@ class Pacer:
             self._uncount(ticket)
         wait_s = None if error.retry_after_s is None else min(error.retry_after_s, _MAX_PAUSE_S)
         is_herd = ticket.sent_at <= self._gave_way_at
+        is_trial = any(entry.is_trial for entry in ticket.entries)
         is_certain = not is_herd and self._is_certain(ticket, error)
         if wait_s is not None and error.limit is None and (is_certain or not self._is_habit(ticket)):
             self.pause(wait_s)
@@ -627,17 +639,17 @@ class Pacer:
             self._hold(now, ticket, error)
         self._take_level()
         self._changed.set()
-        self._in_a_row += not is_herd
+        self._in_a_row += not is_herd and not is_trial
         if self.breaker.down_since is not None or (self._in_a_row >= _AN_OUTAGE and wait_s is None):
             if self.breaker.down_since is None:
                 self.breaker.open(now, error.message)
                 self._opened()
-            self.breaker.failed(now, record, ticket.number, error.message, unreachable=False)
+            self._failed_at(now, ticket, error, record)
         elif record.spared < _MOST_SPARED:
             record.failed += 1
             record.spared += 1
-        elif self.breaker.failed(now, record, ticket.number, error.message, unreachable=False):
-            self._opened()
+        else:
+            self._failed_at(now, ticket, error, record)
 
     def _is_habit(self, ticket: Ticket) -> bool:
         """Tell whether refusals come alone there, so that one that names a wait is no reason for all to wait."""
