@@ -31,6 +31,8 @@ _TRIALS_S = 3000.0
 _SURELY_NOT = 0.9
 _CUT, _STEEP_CUT = 0.95, 0.6
 _CUT_S = 10.0
+#: A rate that is refused again so soon after it was cut is far too high.
+_FAR_OFF_S = 3.0
 #: With less than this in the last minute a refusal says nothing about how much a minute may have.
 _FEW = 10.0
 #: Below a rate that was refused it grows by this factor.
@@ -292,7 +294,8 @@ class Limit:
             # Others use the account, or it is no limit at all: a little less, and not again at once.
             lower = most * _CUT if now - self._cut_at >= _CUT_S else most
         else:
-            lower = max(most * (_STEEP_CUT if self._is_steep else _CUT), min(used, most) / 2)
+            is_far_off = self._is_steep or now - self._cut_at < _FAR_OFF_S
+            lower = max(most * (_STEEP_CUT if is_far_off else _CUT), min(used, most) / 2)
         self._refused_at = most
         self._is_old = False
         self._is_steep = False

@@ -39,10 +39,12 @@ _SHARED_SLOT_S = 0.05
 #: A refusal comes at once: who was not refused so soon was taken.
 _SCOUT_S = 0.5
 _ENOUGH_DOUBTS = 2
-#: A refusal for concurrency with fewer than this share of what was answered before is no limit, but chance.
+#: Where more were answered before, a refusal for concurrency lowers the level to no less than this share at once.
 _PLAUSIBLE = 0.5
 #: So many refusals are no chance, if they are half of what was sent meanwhile.
 _ENOUGH_REFUSED, _SUSPECTS = 3, 8
+#: So many are no chance either, where each answer makes up for a little of one.
+_TOO_MANY = 6.0
 #: So many, in the same way, lower a limit that is in use.
 _ENOUGH_TO_CUT = 2.0
 #: So much of a refusal is forgotten with every answer.
@@ -58,7 +60,7 @@ _LONG_HOLD_S = 5.0
 #: So many refusals in a row, though it gave way, are an outage.
 _AN_OUTAGE = 8
 #: Answers between two refusals that make each of them a lone one, and how many such make it a habit.
-_LONE_AFTER, _HABIT = 20, 3
+_LONE_AFTER, _HABIT = 20, 2
 _NOT_REFUSED = (None, 0.0)
 _AUTO_START = 16
 #: No level is higher than this by itself: one core has enough to do with it.
@@ -655,18 +657,16 @@ class Pacer:
         """Tell whether refusals come alone there, so that one that names a wait is no reason for all to wait."""
         answers = ticket.number - self._refused_number
         self._refused_number = ticket.number
-        self._lone = self._lone + 1 if answers > _LONE_AFTER else 0
-        return self._lone > _HABIT
+        self._lone = min(2 * _HABIT, self._lone + 1) if answers > _LONE_AFTER else max(0, self._lone - 1)
+        return self._lone >= _HABIT
 
     def _is_certain(self, ticket: Ticket, error: EndpointError) -> bool:
         """Tell whether a refusal is no chance: it says what for, it was tried for, or there are too many of them."""
         self._refusals += 1.0
         grows = self._suspicion.grows(ticket.number)
-        is_plausible = ticket.ordinal > _PLAUSIBLE * self._level.proven
         says_so = error.limit is not None or error.cause is RateCause.BURST
-        says_so |= error.cause is RateCause.CONCURRENCY and is_plausible
         is_trial = any(entry.is_trial for entry in ticket.entries)
-        return grows or says_so or is_trial or self._is_alert or self._refusals >= _ENOUGH_REFUSED
+        return grows or says_so or is_trial or self._is_alert or self._refusals >= _TOO_MANY
 
     def _hold(self, now: float, ticket: Ticket, error: EndpointError) -> None:
         """Raise no limit that is in use, and lower it a little if that was not the only refusal lately."""
