@@ -82,6 +82,8 @@ class Limit:
         self._is_window = found is None or told is not None
         #: A window that was full for as long as it lasts, and nothing was refused.
         self._is_confirmed = False
+        #: Whether anything was answered since it was found.
+        self._is_answered = False
         #: Found by an earlier run, and not by this one.
         self._is_old = found is not None and not self.is_exact
         self._is_steep = False
@@ -178,6 +180,7 @@ class Limit:
     def accepted(self, now: float, entry: Entry) -> bool:
         """Take note that a request was answered; True if the limit is not what it was thought to be."""
         self._refusals = 0
+        self._is_answered = True
         if entry.is_trial:
             entry.is_trial = False
             self._trial_taken(now)
@@ -263,8 +266,8 @@ class Limit:
         self._changed_at = now
 
     def drop(self) -> None:
-        """Forget what was found: it was something else."""
-        if self._told is None:
+        """Forget what was found if nothing has confirmed it: it was something else."""
+        if self._told is None and not self._is_confirmed and not self.is_exact:
             self.most = None
             self.is_exact = False
             self._is_window = True
@@ -289,7 +292,7 @@ class Limit:
             return
         if self._is_window and used >= _SURELY_NOT * min(most, self._lower):
             lower = min(most, used)
-            self._is_confirmed = True
+            self._is_confirmed = self._is_answered
         elif self._is_window:
             # Others use the account, or it is no limit at all: a little less, and not again at once.
             lower = most * _CUT if now - self._cut_at >= _CUT_S else most
@@ -306,6 +309,7 @@ class Limit:
     def _become_window(self, now: float, used: float, wanted: float) -> None:
         """Take what was let go in the last window as all that it may have; it may be a little more than that."""
         self._set(now, max(1.0, used))
+        self._is_answered = False
         self._unsure = wanted
         self._longest_trial_s = min(max(_LONGEST_TRIAL_S, _TRIALS_S * wanted / max(used, wanted)), _TRIALS_S / 200)
         self._is_window, self._is_steep, self._is_confirmed = True, False, False

@@ -644,6 +644,8 @@ class Pacer:
         self._in_a_row += not is_herd and not is_trial
         if self.breaker.down_since is not None or (self._in_a_row >= _AN_OUTAGE and wait_s is None):
             if self.breaker.down_since is None:
+                for limit in self._limits:
+                    limit.drop()
                 self.breaker.open(now, error.message)
                 self._opened()
             self._failed_at(now, ticket, error, record)
