@@ -568,7 +568,8 @@ class Runner:
         warnings += [*self._compiler.warnings, *self._notes]
         if self._pacer.outages:
             times = "once" if self._pacer.outages == 1 else f"{self._pacer.outages} times"
-            warnings.append(f"the endpoint was down {times}, for {self._pacer.outage_s:.0f} s in all")
+            seconds = self._pacer.outage_s + self._pacer.breaker.lasts(self._now())
+            warnings.append(f"the endpoint was down {times}, for {seconds:.0f} s in all")
         left_over = self._selection.left_over() if self._stop is None and self._limit is None else 0
         if left_over:
             warnings.append(f"{left_over} records are of items that are not in the input now; they are kept")
