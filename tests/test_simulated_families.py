@@ -223,7 +223,10 @@ def _check(folder: Path, dialect: str, summary: dict[str, Any]) -> None:
         for call in calls
         if call["fault"] in STAYING
     }
-    assert Counter(one["error"]["kind"] for one in failures) == Counter(stays.values()), dialect
+    kinds, expected = Counter(one["error"]["kind"] for one in failures), Counter(stays.values())
+    # A trial in a time when everything failed is a call like any other, and no item.
+    assert kinds <= expected, dialect
+    assert (expected - kinds).total() <= min(1, summary["requests"]["trials"]), dialect
     for one in results:
         assert one["output"].startswith("【模拟回答】") or "tool_markup" in one["warnings"], (dialect, one["output"])
         assert one["provider"]["body"]["simulated"] is True

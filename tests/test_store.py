@@ -262,7 +262,7 @@ def test_a_run_directory_that_another_run_holds_is_left_alone(
 
 #: Runs the command twice on a file system of its own, which is larger the second time, and keeps what it found.
 ON_A_SMALL_DISK = """
-mount -t tmpfs -o size=64k tmpfs "$1" || exit 77
+mount -t tmpfs -o size=128k tmpfs "$1" || exit 77
 copy="$2"; small="$1"; shift 2
 "$@"; echo $? > "$copy/first-code"; cp -r "$small/out" "$copy/first"
 mount -o remount,size=16m "$small" || exit 78

@@ -161,11 +161,13 @@ class Limit:
         """Count what goes beside all order."""
         self._window.add(now + self._offset, amount)
 
-    def lost(self, now: float, entry: Entry) -> None:
-        """Take note that a request ended in neither an answer nor a refusal: if it was a trial, another one goes."""
-        if entry.is_trial:
-            entry.is_trial = False
-            self._trial_at = now + self._trial_wait_s
+    def lost(self, now: float, entry: Entry) -> bool:
+        """Take note of an end that is neither an answer nor a refusal; True if it was a trial: another one goes."""
+        if not entry.is_trial:
+            return False
+        entry.is_trial = False
+        self._trial_at = now + self._trial_wait_s
+        return True
 
     def settle(self, entry: Entry, amount: float) -> None:
         """Correct an amount to what it really was."""

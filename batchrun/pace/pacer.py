@@ -364,7 +364,8 @@ class Pacer:
         with self._lock:
             self._settle(ticket, tokens)
             for limit, entry in zip(self._limits, ticket.entries, strict=True):
-                limit.lost(now, entry)
+                if limit.lost(now, entry):
+                    self._changed.set()
         if error.abandoned:
             record.failed += 1
             record.spared += record.spared < _MOST_SPARED
