@@ -262,6 +262,11 @@ class Limit:
                 self._window.add(now + self._offset, others)
         return is_news
 
+    def come_back(self, at: float) -> None:
+        """Let one try at a time that the endpoint named, though the window is full then: it may be none."""
+        if self.most is not None and self._is_window and not self.is_told:
+            self._trial_at = at
+
     def hold(self, now: float) -> None:
         """Take note of a lone refusal while it held others up: it is not to be raised for a while."""
         self._raise = _FIRST_RAISE
@@ -328,6 +333,10 @@ class Limit:
             self._unsure -= max(0.0, used - self.most)
             self._set(now, used)
             self._trial_at = now + self._trial_wait_s
+            return
+        if self._is_by_header or self.is_exact:
+            self._is_window = False  # as much as was said, but by no window
+            self._settle_trials()
             return
         # What was let go over the time that it took is the rate, to begin with.
         self._become_rate(now, self.rate(now) * self._window.length_s)

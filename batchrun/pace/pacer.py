@@ -622,6 +622,9 @@ class Pacer:
         with self._lock:
             self._uncount(ticket)
         wait_s = None if error.retry_after_s is None else min(error.retry_after_s, _MAX_PAUSE_S)
+        if wait_s is not None:
+            for limit in self._limits:
+                limit.come_back(now + wait_s)
         is_herd = ticket.sent_at <= self._gave_way_at
         is_trial = any(entry.is_trial for entry in ticket.entries)
         is_certain = not is_herd and self._is_certain(ticket, error)
@@ -640,6 +643,8 @@ class Pacer:
             self._say(self._cause, error)
         else:
             self._hold(now, ticket, error)
+        for limit, entry in zip(self._limits, ticket.entries, strict=True):
+            limit.lost(now, entry)  # a trial that was refused for something else
         self._take_level()
         self._changed.set()
         self._in_a_row += not is_herd and not is_trial
