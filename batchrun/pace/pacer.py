@@ -621,26 +621,15 @@ class Pacer:
         self.refused = (self.refused[0] or now, now)
         with self._lock:
             self._uncount(ticket)
-        wait_s = None if error.retry_after_s is None else min(error.retry_after_s, _MAX_PAUSE_S)
-        if wait_s is not None:
-            for limit in self._limits:
-                limit.come_back(now + wait_s)
         is_herd = ticket.sent_at <= self._gave_way_at
         is_trial = any(entry.is_trial for entry in ticket.entries)
         is_certain = not is_herd and self._is_certain(ticket, error)
-        if wait_s is not None and error.limit is None and (is_certain or not self._is_habit(ticket)):
-            self.pause(wait_s)
+        if error.retry_after_s is not None:
+            self._wait_as_asked(now, ticket, error, is_certain=is_certain)
         if is_herd:
             self._give_way(now, ticket, error, error.cause or self._cause)
         elif is_certain:
-            self._cause = error.cause or self._guess(now, ticket)
-            self._gave_way_at, self._is_alert, self._refusals = now, True, 0.0
-            self._give_way(now, ticket, error, self._cause)
-            if error.cause is not RateCause.CONCURRENCY:
-                self._is_scouting, self._scout_at = True, None
-                if wait_s is None:
-                    self.pause(_PAUSE_S)
-            self._say(self._cause, error)
+            self._give_way_now(now, ticket, error)
         else:
             self._hold(now, ticket, error)
         for limit, entry in zip(self._limits, ticket.entries, strict=True):
@@ -648,14 +637,34 @@ class Pacer:
         self._take_level()
         self._changed.set()
         self._in_a_row += not is_herd and not is_trial
-        if self.breaker.down_since is not None or (self._in_a_row >= _AN_OUTAGE and wait_s is None):
-            if self.breaker.down_since is None:
-                for limit in self._limits:
-                    limit.drop()
-                self.breaker.open(now, error.message)
-                self._opened()
-            self._failed_at(now, ticket, error, record)
-        elif record.spared < _MOST_SPARED:
+        self._charge(now, ticket, error, record)
+
+    def _wait_as_asked(self, now: float, ticket: Ticket, error: EndpointError, *, is_certain: bool) -> None:
+        """Let everybody wait as long as the endpoint asked one to, unless it asks now one and now the other."""
+        wait_s = min(error.retry_after_s or 0.0, _MAX_PAUSE_S)
+        for limit in self._limits:
+            limit.come_back(now + wait_s)
+        if error.limit is None and (is_certain or not self._is_habit(ticket)):
+            self.pause(wait_s)
+
+    def _give_way_now(self, now: float, ticket: Ticket, error: EndpointError) -> None:
+        self._cause = error.cause or self._guess(now, ticket)
+        self._gave_way_at, self._is_alert, self._refusals = now, True, 0.0
+        self._give_way(now, ticket, error, self._cause)
+        if error.cause is not RateCause.CONCURRENCY:
+            self._is_scouting, self._scout_at = True, None
+            if error.retry_after_s is None:
+                self.pause(_PAUSE_S)
+        self._say(self._cause, error)
+
+    def _charge(self, now: float, ticket: Ticket, error: EndpointError, record: Record) -> None:
+        """Decide whose affair a refusal was: the pace's, the endpoint's, or after many of them the item's own."""
+        if self.breaker.down_since is None and self._in_a_row >= _AN_OUTAGE and error.retry_after_s is None:
+            for limit in self._limits:
+                limit.drop()
+            self.breaker.open(now, error.message)
+            self._opened()
+        if self.breaker.down_since is None and record.spared < _MOST_SPARED:
             record.failed += 1
             record.spared += 1
         else:
