@@ -33,6 +33,8 @@ _CUT, _STEEP_CUT = 0.95, 0.6
 _CUT_S = 10.0
 #: A rate that is refused again so soon after it was cut is far too high.
 _FAR_OFF_S = 3.0
+#: So many trials that were taken show that there is no window, however small they were.
+_TRIALS_TAKEN = 6
 #: With less than this in the last minute a refusal says nothing about how much a minute may have.
 _FEW = 10.0
 #: Below a rate that was refused it grows by this factor.
@@ -91,6 +93,7 @@ class Limit:
         self._refused_at = 0.0
         self._refusals = 0
         self._unsure = 0.0
+        self._trials_taken = 0
         #: What it was before it was tried higher.
         self._lower = self.most or 0.0
         self._longest_trial_s = _LONGEST_TRIAL_S
@@ -150,7 +153,7 @@ class Limit:
                 if window.total + min(amount, self.most) > self.most * (1 + 1e-9):
                     entry.is_trial = True
                     self._trial_at = None
-                else:
+                elif window.total + amount <= _SURELY_NOT * self.most:
                     self._settle_trials()  # there is room again, as there should be
             if self._spread:
                 window.free_at = max(window.free_at, due + self._offset) + amount * self._interval_s
@@ -264,7 +267,7 @@ class Limit:
 
     def come_back(self, at: float) -> None:
         """Let one try at a time that the endpoint named, though the window is full then: it may be none."""
-        if self.most is not None and self._is_window and not self.is_told:
+        if self._is_window and not self.is_told and (self._is_by_header or self.is_exact):
             self._trial_at = at
 
     def hold(self, now: float) -> None:
@@ -318,6 +321,7 @@ class Limit:
         self._set(now, max(1.0, used))
         self._is_answered = False
         self._unsure = wanted
+        self._trials_taken = 0
         self._longest_trial_s = min(max(_LONGEST_TRIAL_S, _TRIALS_S * wanted / max(used, wanted)), _TRIALS_S / 200)
         self._is_window, self._is_steep, self._is_confirmed = True, False, False
         self._cut_at = now
@@ -329,9 +333,10 @@ class Limit:
         """What was let go was taken, although the window was full. It was larger than it seemed, or is none."""
         self._window.forget(now + self._offset)
         used = self._window.total
-        if self.most is not None and used < self.most + self._unsure:
+        self._trials_taken += 1
+        if self.most is not None and used < self.most + self._unsure and self._trials_taken < _TRIALS_TAKEN:
             self._unsure -= max(0.0, used - self.most)
-            self._set(now, used)
+            self._set(now, max(used, self.most))
             self._trial_at = now + self._trial_wait_s
             return
         if self._is_by_header or self.is_exact:
