@@ -239,13 +239,13 @@ class Pacer:
         self._stopping = asyncio.Event()
         self._said: set[RateCause] = set()
         self._due = 0.0
-        #: After a refusal one goes first, and the others a moment later if it is not refused.
         #: How long everybody was held, and when the item that goes first afterwards went.
         self._held_s = 0.0
         self._half_at: float | None = None
         #: Refusals without an answer between, of what was sent after it had given way.
         self._in_a_row = 0
         self._lone = self._refused_number = 0
+        #: After a refusal one goes first, and the others a moment later if it is not refused.
         self._is_scouting = False
         self._scout_at: float | None = None
         self._doubts = 0
@@ -623,7 +623,7 @@ class Pacer:
             self._uncount(ticket)
         is_herd = ticket.sent_at <= self._gave_way_at
         is_trial = any(entry.is_trial for entry in ticket.entries)
-        is_certain = not is_herd and self._is_certain(ticket, error)
+        is_certain = not is_herd and self._is_certain(ticket, error, is_trial=is_trial)
         if error.retry_after_s is not None:
             self._wait_as_asked(now, ticket, error, is_certain=is_certain)
         if is_herd:
@@ -677,12 +677,11 @@ class Pacer:
         self._lone = min(2 * _HABIT, self._lone + 1) if answers > _LONE_AFTER else max(0, self._lone - 1)
         return self._lone >= _HABIT
 
-    def _is_certain(self, ticket: Ticket, error: EndpointError) -> bool:
+    def _is_certain(self, ticket: Ticket, error: EndpointError, *, is_trial: bool) -> bool:
         """Tell whether a refusal is no chance: it says what for, it was tried for, or there are too many of them."""
         self._refusals += 1.0
         grows = self._suspicion.grows(ticket.number)
         says_so = error.limit is not None or error.cause is RateCause.BURST
-        is_trial = any(entry.is_trial for entry in ticket.entries)
         return grows or says_so or is_trial or self._is_alert or self._refusals >= _TOO_MANY
 
     def _hold(self, now: float, ticket: Ticket, error: EndpointError) -> None:
