@@ -26,8 +26,7 @@ class TokenEstimate:
 
     def of(self, request: Request) -> float:
         """Give the tokens of a request and its answer."""
-        found = _MAX_TOKENS.search(request.body)
-        most = float(found.group(1)) if found else None
+        most = _bound(request)
         answer = self._answer_tokens / self._answers if self._answers else _ANSWER
         if most is not None:
             answer = most if self._reserved else min(answer, most)
@@ -45,7 +44,7 @@ class TokenEstimate:
 
     def used(self, request: Request, usage: Usage) -> float | None:
         """Give the tokens that an answer took of the limit; None where its bound is charged and stays reserved."""
-        if self._reserved and _MAX_TOKENS.search(request.body):
+        if self._reserved and _bound(request) is not None:
             return None
         return float(usage.total_tokens)
 
@@ -55,3 +54,9 @@ class TokenEstimate:
         self._bytes += len(request.body)
         self._prompt_tokens += usage.prompt_tokens
         self._answer_tokens += usage.completion_tokens
+
+
+def _bound(request: Request) -> float | None:
+    """Give the most tokens that a request lets its answer have; None if it does not say."""
+    found = _MAX_TOKENS.search(request.body) if b'"max_' in request.body else None
+    return float(found.group(1)) if found else None

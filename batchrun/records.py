@@ -108,13 +108,13 @@ ADVICE: dict[ErrorKind, str] = {
 
 def utc_now() -> str:
     """Give the wall-clock time as the records spell it: UTC, milliseconds, a trailing Z."""
-    return _utc(time.time_ns() // 1_000_000)
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_utc_second(seconds)}.{milliseconds:03d}Z"
 
 
-@lru_cache(maxsize=8)  # in a fast run several records share a millisecond
-def _utc(milliseconds: int) -> str:
-    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
-    return f"{second}.{milliseconds % 1000:03d}Z"
+@lru_cache(maxsize=8)
+def _utc_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 @dataclass(slots=True)

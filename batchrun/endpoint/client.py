@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from batchrun.endpoint.answers import error_of, keep, kept_headers, partial, understand, understand_stream
-from batchrun.endpoint.deadlines import AbandonedError, Deadlines, IdleTimeoutError
+from batchrun.endpoint.deadlines import AbandonedError, Attempt, Deadlines, IdleTimeoutError
 from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.endpoint.target import hint
 from batchrun.endpoint.watch import Watch
@@ -217,14 +217,14 @@ class Client:
     ) -> None:
         """Send a request and read its answer, in the time that there is. Raises `EndpointError` if that fails."""
         try:
-            self._deadlines.start()
+            attempt = self._deadlines.start()
             try:
-                await self._exchange(answer, method, url, body, idempotency_key, streamed=streamed)
+                await self._exchange(attempt, answer, method, url, body, idempotency_key, streamed=streamed)
             except asyncio.CancelledError:
-                self._deadlines.check()
+                attempt.check()
                 raise
             finally:
-                self._deadlines.end()
+                self._deadlines.end(attempt)
         except TimeoutError as error:
             if not self._is_whole(answer):
                 broken = self._broken(answer, ErrorKind.TIMEOUT, self._timeout_message(error))
@@ -258,24 +258,34 @@ class Client:
         return response
 
     async def _exchange(
-        self, answer: _Answer, method: str, url: URL, body: bytes | None, idempotency_key: str | None, *, streamed: bool
+        self,
+        attempt: Attempt,
+        answer: _Answer,
+        method: str,
+        url: URL,
+        body: bytes | None,
+        idempotency_key: str | None,
+        *,
+        streamed: bool,
     ) -> None:
         if self._session is None:
             raise RuntimeError("Client is used outside of its context")
         own = {"Idempotency-Key": idempotency_key} if idempotency_key else None
         response = await self._session.request(method, url, data=body, headers=own, allow_redirects=False)
-        self._deadlines.hear()
+        self._deadlines.hear(attempt)
         answer.status = response.status
         answer.headers = kept_headers(response.headers)
         if self._key and self._secret and self._key in "".join(answer.headers.values()):
             answer.headers = {name: self._hide(value) for name, value in answer.headers.items()}
         try:
-            await self._read(response, answer, streamed=streamed)
+            await self._read(attempt, response, answer, streamed=streamed)
         except BaseException:
             response.close()  # an answer that was not read to its end leaves its connection unusable
             raise
 
-    async def _read(self, response: aiohttp.ClientResponse, answer: _Answer, *, streamed: bool) -> None:
+    async def _read(
+        self, attempt: Attempt, response: aiohttp.ClientResponse, answer: _Answer, *, streamed: bool
+    ) -> None:
         """Read an answer to its end: as events if it is a stream that was asked for, else as a whole.
 
         Only content counts as progress: neither blank lines before JSON nor comments between events do.
@@ -283,7 +293,7 @@ class Client:
         length = response.content_length
         plain = length is not None and length <= MAX_BODY_BYTES and "content-encoding" not in response.headers
         if plain and not streamed:
-            self._deadlines.progress()
+            self._deadlines.progress(attempt)
             answer.body = await response.read()
             return
         parts: list[bytes] = []
@@ -291,7 +301,7 @@ class Client:
         sniffing = streamed
         async for chunk in response.content.iter_any():
             size += len(chunk)
-            self._deadlines.hear()
+            self._deadlines.hear(attempt)
             if size > MAX_BODY_BYTES:
                 message = f"the answer is longer than {MAX_BODY_BYTES} bytes"
                 raise self._broken(answer, ErrorKind.INVALID_RESPONSE, message)
@@ -305,7 +315,7 @@ class Client:
                     answer.stream = Stream()
                 sniffing = sniffing and len(data) < _SNIFFED_BYTES
             if chunk.strip() if answer.stream is None else answer.stream.feed(data):
-                self._deadlines.progress()
+                self._deadlines.progress(attempt)
             if answer.stream is not None and answer.stream.done:
                 await _read_out(response)
                 return

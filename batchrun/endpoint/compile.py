@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ _MAX_VALUE_CHARS, _MAX_TEXT_CHARS = 200, 32
 _ECHOED_CHARS = 6
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Way:
     """How a request is sent: its rung (None where it does not climb), what is left out, what was refused before.
 
@@ -60,7 +61,7 @@ class Way:
     innocent: tuple[str, ...] = ()
     refusals: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def mark(self) -> str:
         """Give what tells this way from others in a few characters, nothing for a request as it was built."""
         return "-".join(filter(None, (self.rung, "in_words" if self.in_words else None, *self.dropped, self.renamed)))
@@ -455,11 +456,11 @@ class Compiler:
 
     def worked(self, request: Request, way: Way) -> list[str]:
         """Take note that a request was taken on a way; give what is new in it, in words."""
-        key = (request.model, request.thinking, way.rung)
         news = [self._learn_refusal(request, way, name, words) for name, words in way.refusals]
-        self._taken_rungs[key] += 1
-        if (request.model, request.thinking, way.mark) not in self._worked:
-            self._worked.add((request.model, request.thinking, way.mark))
+        self._taken_rungs[request.model, request.thinking, way.rung] += 1
+        worked = (request.model, request.thinking, way.mark)
+        if worked not in self._worked:
+            self._worked.add(worked)
             self._learn_what_is_taken(request, way)
         return [one for one in news if one is not None]
 

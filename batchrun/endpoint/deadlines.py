@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from dataclasses import dataclass
 from typing import Any
 
 #: A deadline is noticed at most this late, or a twentieth of itself if that is sooner.
@@ -17,6 +19,29 @@ class AbandonedError(TimeoutError):
     """Nothing of an answer came, though the endpoint answers again."""
 
 
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One attempt, made by a task; times are of the event loop's clock, in seconds."""
+
+    task: asyncio.Task[Any]
+    until: float
+    #: Until when the next piece of content must have come; before the first one there is no such time.
+    idle_until: float = math.inf
+    is_heard: bool = False
+    expired: type[TimeoutError] | None = None
+
+    def expire(self, kind: type[TimeoutError]) -> None:
+        """Cancel the attempt, unless it was cancelled from here already."""
+        if self.expired is None:
+            self.expired = kind
+            self.task.cancel()
+
+    def check(self) -> None:
+        """Turn a cancellation into `TimeoutError` if it came from here, and from nobody else as well."""
+        if self.expired is not None and self.task.uncancel() == 0:
+            raise self.expired
+
+
 class Deadlines:
     """Gives every attempt the same time, in seconds of the event loop's clock. `close` it when no attempt is left.
 
@@ -29,52 +54,40 @@ class Deadlines:
         self._interval_s = min(_LATENESS_S, timeout_s / 20, idle_s / 20)
         self._loop = asyncio.get_running_loop()
         self._now = self._loop.time
-        self._running: dict[asyncio.Task[Any] | None, float] = {}
-        self._idle: dict[asyncio.Task[Any] | None, float] = {}
-        #: The tasks of which no answer has begun, and when something was heard of any.
-        self._unheard: set[asyncio.Task[Any] | None] = set()
+        self._running: set[Attempt] = set()
+        #: When something was heard of any attempt.
         self.heard_at = self._now()
-        self._expired: dict[asyncio.Task[Any] | None, type[TimeoutError]] = {}
         self._timer = self._loop.call_later(self._interval_s, self._sweep)
 
-    def start(self) -> None:
-        """Start the time of the attempt that the current task makes; when it is over, the task is cancelled."""
+    def start(self) -> Attempt:
+        """Start the time of an attempt that the current task makes; when it is over, the task is cancelled."""
         task = asyncio.current_task()
-        self._running[task] = self._now() + self._timeout_s
-        self._unheard.add(task)
+        if task is None:
+            raise RuntimeError("an attempt is made by a task")
+        attempt = Attempt(task, self._now() + self._timeout_s)
+        self._running.add(attempt)
+        return attempt
 
-    def hear(self) -> None:
-        """Take note that something of the current task's answer came, be it a sign of life alone."""
-        self._unheard.discard(asyncio.current_task())
+    def hear(self, attempt: Attempt) -> None:
+        """Take note that something of an attempt's answer came, be it a sign of life alone."""
+        attempt.is_heard = True
         self.heard_at = self._now()
+
+    def progress(self, attempt: Attempt) -> None:
+        """Take note that an attempt's answer came on; keep-alives are no progress."""
+        attempt.idle_until = self._now() + self._idle_s
 
     def abandon(self, started_before: float) -> int:
         """Cancel the attempts that were started before a time and of which nothing was heard; tell how many."""
-        found = [task for task in self._unheard if self._running[task] - self._timeout_s < started_before]
-        for task in found:
-            if task is not None and task not in self._expired:
-                self._expired[task] = AbandonedError
-                task.cancel()
+        until = started_before + self._timeout_s
+        found = [attempt for attempt in self._running if not attempt.is_heard and attempt.until < until]
+        for attempt in found:
+            attempt.expire(AbandonedError)
         return len(found)
 
-    def progress(self) -> None:
-        """Take note that the current task's answer came on; keep-alives are no progress."""
-        self._idle[asyncio.current_task()] = self._now() + self._idle_s
-
-    def check(self) -> None:
-        """Turn a cancellation into `TimeoutError` if it came from here, and from nobody else as well."""
-        task = asyncio.current_task()
-        expired = self._expired.get(task)
-        if expired is not None and task is not None and task.uncancel() == 0:
-            raise expired
-
-    def end(self) -> None:
-        """End the time of the current task's attempt."""
-        task = asyncio.current_task()
-        del self._running[task]
-        self._idle.pop(task, None)
-        self._unheard.discard(task)
-        self._expired.pop(task, None)
+    def end(self, attempt: Attempt) -> None:
+        """End the time of an attempt."""
+        self._running.discard(attempt)
 
     def close(self) -> None:
         """Stop the clock."""
@@ -82,9 +95,9 @@ class Deadlines:
 
     def _sweep(self) -> None:
         now = self._now()
-        for times, kind in ((self._running, TimeoutError), (self._idle, IdleTimeoutError)):
-            for task, until in times.items():
-                if until <= now and task is not None and task not in self._expired:
-                    self._expired[task] = kind
-                    task.cancel()
+        for attempt in self._running:
+            if attempt.until <= now:
+                attempt.expire(TimeoutError)
+            elif attempt.idle_until <= now:
+                attempt.expire(IdleTimeoutError)
         self._timer = self._loop.call_later(self._interval_s, self._sweep)

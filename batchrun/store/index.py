@@ -34,6 +34,7 @@ _CHUNK_BYTES = LINE_BYTES * _CHUNK_ROWS
 _MOST = 0xFFFFFFFF
 _KNOWS_LINE = 1
 _NO_ROWS = Extent()
+_NO_USAGE = Usage()
 
 #: States of a row; a failure's is `FAILED` plus the place of its kind in this list, which is closed and only grows.
 PENDING, RESULT, FAILED = 0, 1, 2
@@ -64,12 +65,16 @@ class Row(NamedTuple):
 
     def pack(self) -> bytes:
         """Give the row's bytes, as `Index.add` takes them and `to_lines` writes them."""
-        usage = self.usage or Usage()
+        usage = self.usage or _NO_USAGE
         tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
-        return _ROW.pack(
+        head = (
             self.state, self.crc is not None, min(self.line, _MOST), self.crc or 0, self.recipe, self.key,
-            self.fingerprint, self.replaces, *(min(max(0, count), _MOST) for count in tokens),
+            self.fingerprint, self.replaces,
         )  # fmt: skip
+        try:
+            return _ROW.pack(*head, *tokens)
+        except struct.error:  # counts that no provider should send
+            return _ROW.pack(*head, *(min(max(0, count), _MOST) for count in tokens))
 
 
 def to_lines(rows: bytes) -> bytes:
