@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-_SHARDS = 1 << 16
+#: More of them would take more memory than the ids of a million items do, fewer more time to search.
+_SHARD_BITS = 14
 _KEY_BYTES = 8
 _VALUE_BYTES = 5
 _STRIDE = _KEY_BYTES + _VALUE_BYTES
@@ -20,15 +21,15 @@ def digest(text: str) -> bytes:
 class IdIndex:
     """Digests of ids, each with a number below 2**40, such as the line where the id stood.
 
-    Two different ids are taken for one with a chance of 4e-11 at ten million ids. The first two bytes of the
-    digest choose one of 65,536 byte strings, the rest is searched in it; no single step grows with the number
+    Two different ids are taken for one with a chance of 2e-10 at ten million ids. The first 14 bits of the
+    digest choose one of 16,384 byte strings, its last eight bytes are searched in it; no single step grows with the number
     of ids as rehashing one large table would, so the event loop is never held up.
     """
 
     __slots__ = ("_count", "_shards")
 
     def __init__(self) -> None:
-        self._shards: list[bytearray | None] = [None] * _SHARDS
+        self._shards: list[bytearray | None] = [None] * (1 << _SHARD_BITS)
         self._count = 0
 
     def __len__(self) -> int:
@@ -36,7 +37,7 @@ class IdIndex:
 
     def add(self, key: bytes, number: int) -> int | None:
         """Add a digest. Give None if it is new, else the number it was first added with."""
-        at = key[0] << 8 | key[1]
+        at = _place(key)
         shard = self._shards[at]
         if shard is None:
             shard = self._shards[at] = bytearray()
@@ -50,7 +51,7 @@ class IdIndex:
 
     def get(self, key: bytes) -> int | None:
         """Give the number of a digest, None if it is not there."""
-        shard = self._shards[key[0] << 8 | key[1]]
+        shard = self._shards[_place(key)]
         found = -1 if shard is None else _find(shard, key[2:])
         if shard is None or found < 0:
             return None
@@ -60,10 +61,14 @@ class IdIndex:
         """Set the number of a digest. Give the number that it had, None if it is new."""
         before = self.add(key, number)
         if before is not None:
-            shard = self._shards[key[0] << 8 | key[1]] or bytearray()
+            shard = self._shards[_place(key)] or bytearray()
             found = _find(shard, key[2:])
             shard[found + _KEY_BYTES : found + _STRIDE] = number.to_bytes(_VALUE_BYTES, "little")
         return before
+
+
+def _place(key: bytes) -> int:
+    return (key[0] << 8 | key[1]) >> (16 - _SHARD_BITS)
 
 
 def _find(shard: bytearray, key: bytes) -> int:

@@ -271,7 +271,7 @@ class Runner:
             return
         self._stop = stop
         self._pacer.stop()
-        self._set_known()
+        self._set_known(0.0)
         if self._feed is not None:
             self._feed.stop()
         self._drain_until = self._now() + DRAIN_S
@@ -337,12 +337,13 @@ class Runner:
         self._under_way[id(work)] = work
         return work
 
-    def _set_known(self) -> None:
-        """Let all go at once."""
+    def _set_known(self, step_s: float = _START_STEP_S) -> None:
+        """Let all go, one after the other."""
         if not self._is_known:
             self._is_known = True
-            for _ in range(self._workers):
-                self._turn.release()
+            loop = asyncio.get_running_loop()
+            for number in range(self._workers):
+                loop.call_later(number * step_s, self._turn.release)
 
     async def _first(self, work: Work) -> None:
         """Make an item's first attempt in the worker itself; what needs more goes on in a task of its own."""
