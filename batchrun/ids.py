@@ -21,8 +21,8 @@ def digest(text: str) -> bytes:
 class IdIndex:
     """Digests of ids, each with a number below 2**40, such as the line where the id stood.
 
-    Two different ids are taken for one with a chance of 2e-10 at ten million ids. The first 14 bits of the
-    digest choose one of 16,384 byte strings, its last eight bytes are searched in it; no single step grows with the number
+    Two different ids are taken for one with a chance of 2e-10 at ten million ids. The first 14 bits of the digest
+    choose one of 16,384 byte strings, in which its last eight bytes are searched; no single step grows with the number
     of ids as rehashing one large table would, so the event loop is never held up.
     """
 
