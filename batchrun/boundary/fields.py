@@ -1,0 +1,102 @@
+"""The fields of a JSON value: every string in it with its path, and copies with every string changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+#: A shorter whole number is nothing that is looked for.
+_SHORTEST_NUMBER = 10**9
+
+
+class Place(NamedTuple):
+    """Where a value stands: inside which place, under which key or at which index. None of it for a whole value."""
+
+    outer: Place | None = None
+    key: str | int = ""
+
+    def path(self, root: str, shown: Callable[[str], str]) -> str:
+        """Give the path from a root by that name: `messages[0].content`. `shown` masks what a key must not tell."""
+        steps: list[str] = []
+        place: Place = self
+        while place.outer is not None:
+            steps.append(f"[{place.key}]" if isinstance(place.key, int) else f".{shown(place.key)}")
+            place = place.outer
+        return (root + "".join(reversed(steps))).lstrip(".")
+
+
+class Fields:
+    """Which fields are looked at: those of `include`, all where it names none, without those of `skip`."""
+
+    def __init__(self, include: Iterable[str] = (), skip: Iterable[str] = ()) -> None:
+        self._include = [tuple(name.split(".")) for name in include]
+        self._skip = [tuple(name.split(".")) for name in skip]
+        self._all = not self._include and not self._skip
+
+    def covers(self, names: tuple[str, ...]) -> bool:
+        """Tell whether the text under these keys is looked at."""
+        if self._all:
+            return True
+        if any(names[: len(skipped)] == skipped for skipped in self._skip):
+            return False
+        return not self._include or any(names[: len(included)] == included for included in self._include)
+
+
+_Names = tuple[str, ...]
+
+
+def texts(value: Any, fields: Fields) -> Iterator[tuple[Place, str]]:
+    """Yield every string, key and long whole number of a value as text, each with its place. Any depth is fine."""
+    stack: list[tuple[Place, _Names, Any]] = [(Place(), (), value)]
+    while stack:
+        place, names, one = stack.pop()
+        if isinstance(one, dict):
+            stack += [(Place(place, key), (*names, key), inner) for key, inner in reversed(one.items())]
+            for key in one:
+                if fields.covers((*names, key)):
+                    yield Place(place, key), key
+        elif isinstance(one, list | tuple):
+            stack += [(Place(place, index), names, one[index]) for index in range(len(one) - 1, -1, -1)]
+        elif fields.covers(names) and (text := _text(one)) is not None:
+            yield place, text
+
+
+def rebuilt(value: Any, change: Callable[[str], str], fields: Fields | None = None) -> Any:
+    """Give a copy of a value with every string, key and long whole number that the fields cover changed.
+
+    A number stays a number where `change` leaves its digits as they are. Any depth is fine.
+    """
+    fields = fields or Fields()
+    top = [value]
+    stack: list[tuple[Any, _Names]] = [(top, ())]
+    while stack:
+        box, names = stack.pop()
+        for key, one in list(box.items() if isinstance(box, dict) else enumerate(box)):
+            inside = (*names, key) if isinstance(box, dict) else names
+            box[key] = _changed(one, change) if fields.covers(inside) else one
+            if isinstance(one, dict):
+                box[key] = {_changed_key(name, change, fields, inside): two for name, two in one.items()}
+            elif isinstance(one, list | tuple):
+                box[key] = list(one)
+            else:
+                continue
+            stack.append((box[key], inside))
+    return top[0]
+
+
+def _changed_key(key: str, change: Callable[[str], str], fields: Fields, names: _Names) -> str:
+    return change(key) if fields.covers((*names, key)) else key
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    text = _text(value)
+    if text is None:
+        return value
+    new = change(text)
+    return value if new == text else new
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    return str(value) if type(value) is int and abs(value) >= _SHORTEST_NUMBER else None
