@@ -51,9 +51,9 @@ _PREFIXED = re.compile(
 _ZHIPU = re.compile(r"[0-9a-f](?<![0-9A-Za-z].)[0-9a-f]{31}\.[A-Za-z0-9]{16}(?![A-Za-z0-9])")
 #: A value that is called a key where it is set.
 _ASSIGNED = re.compile(
-    r"(?:api[_-]?key|secret[_-]?(?:access[_-]?)?key|access[_-]?(?:key|token)|(?:app|client)[_-]?secret|auth[_-]?token|密钥)"
-    r"[\\\"']{0,3} {0,3}[:=：是] {0,3}[\\\"']{0,3}(?P<key>[A-Za-z0-9_\-/+]{16,256}={0,2})(?![A-Za-z0-9])",
-    re.IGNORECASE,
+    r"[aAcCsS密](?i:(?<=a)(?:pi[_-]?key|ccess[_-]?(?:key|token)|pp[_-]?secret|uth[_-]?token)"
+    r"|(?<=c)lient[_-]?secret|(?<=s)ecret[_-]?(?:access[_-]?)?key|(?<=密)钥)"
+    r"[\\\"']{0,3} {0,3}[:=：是] {0,3}[\\\"']{0,3}(?P<key>[A-Za-z0-9_\-/+]{16,256}={0,2})(?![A-Za-z0-9])"
 )
 _JWT = re.compile(
     r"e(?<![A-Za-z0-9_\-].)yJ[A-Za-z0-9_\-]{8,4096}\.eyJ[A-Za-z0-9_\-]{2,8192}\.(?:[A-Za-z0-9_\-]{16,2048})?"

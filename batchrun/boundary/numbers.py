@@ -143,15 +143,15 @@ def _canonical_mobile(value: str) -> str:
     return _NOT_ALNUM.sub("", value)[-11:]
 
 
-#: Area codes: Peking and the 02x, then the four digits that are given out.
+#: Area codes behind their 0: Peking and the 02x, then those of four digits.
 _AREA = (
-    r"0(?:10|2[0-57-9]|3(?:1[0-9]|35|49|5[0-9]|7[0-79]|9[1-8])|4(?:1[0-9]|2[179]|3[1-9]|5[1-9]|6[4789]|7[0-9]|8[23])"
+    r"(?:10|2[0-57-9]|3(?:1[0-9]|35|49|5[0-9]|7[0-79]|9[1-8])|4(?:1[0-9]|2[179]|3[1-9]|5[1-9]|6[4789]|7[0-9]|8[23])"
     r"|5(?:1[0-9]|2[37]|3[0-9]|4[36]|5[0-9]|6[1-6]|7[0-9]|80|9[1-9])|6(?:3[1-5]|6[0238]|9[12])"
     r"|7(?:0[1-9]|1[0-9]|2[248]|3[0-9]|4[3-6]|5[0-9]|6[02368]|7[0-9]|9[0-9])"
     r"|8(?:1[2-9]|2[5-7]|3[0-9]|5[1-9]|7[0-9]|8[3678]|9[1-8])|9(?:0[1-9]|1[0-9]|3[0-9]|4[13]|5[1-5]|7[0-7]|9[0-9]))"
 )
 _LANDLINE = re.compile(
-    rf"(?:[(（] ?(?:(?:\+|00)?86[- ]?)?(?:{_AREA}) ?[)）] ?-? ?|{_AREA}(?P<bare>{_GAP}?))"
+    rf"[(（0](?:(?<=0){_AREA}(?P<bare>{_GAP}?)|(?<=[(（]) ?(?:(?:\+|00)?86[- ]?)?0{_AREA} ?[)）] ?-? ?)"
     r"[2-8](?:[0-9]{6,7}|[0-9]{3}[ \-][0-9]{4}|[0-9]{2}[ \-][0-9]{4})"
     r"(?![0-9A-Za-z_]|[.,/][0-9])"
 )
@@ -244,7 +244,7 @@ def _accept_passport(view: str, found: Match[str]) -> Span | None:
 
 
 def _passports(view: str) -> Iterator[Span]:
-    if _PASSPORT_WORD.search(view):
+    if "护照" in view or "passport" in view.lower():
         yield from accepted(_PASSPORT, _accept_passport, view)
 
 

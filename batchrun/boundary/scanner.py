@@ -22,6 +22,8 @@ _BUILT_IN = (*KEYS, *NUMBERS, *ADDRESSES)
 #: The names of all detectors, in the order in which they win where two find the same span.
 DETECTORS = tuple(detector.name for detector in _BUILT_IN)
 _DATA_URL = re.compile(r"data:(?:[a-z]{1,20}/[a-z0-9.+\-]{1,60})?(?:;charset=[\w\-]{1,20})?;base64,[A-Za-z0-9+/=]*")
+#: Nothing that is looked for by form does without a letter or digit; many a Chinese text has none.
+_PLAIN = re.compile(r"[0-9A-Za-z]")
 _NAME = re.compile(r"\w{1,40}")
 
 
@@ -116,7 +118,7 @@ class Scanner:
         plain = view.text
         found = [
             (name, *view.original(*span))
-            for trigger, group in self._groups
+            for trigger, group in (self._groups if _PLAIN.search(plain) else ())
             if trigger(plain)
             for name, find in group
             for span in find(plain)

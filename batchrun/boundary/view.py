@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _HYPHENS = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63－"
@@ -33,9 +34,20 @@ def _codes(first: str, last: str) -> range:
     return range(ord(first), ord(last) + 1)
 
 
+def _as_set(codes: Iterable[int]) -> str:
+    """Write a set of characters in ranges, of which the search is ten times as fast as of single ones beyond U+FFFF."""
+    ranges: list[list[int]] = []
+    for code in sorted(codes):
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges) + "]"
+
+
 _PLAIN = _plain_characters()
 # The set stands before the repeat, because the search for a first character of a set is the fast one.
-_ODD_SET = "[" + "".join(map(chr, _PLAIN)) + "]"
+_ODD_SET = _as_set(_PLAIN)
 _ODD = re.compile(f"{_ODD_SET}{_ODD_SET}*")
 _INVISIBLES = re.compile(f"[{_INVISIBLE}]")
 _NUMERAL_SET = "[" + "".join(_NUMERALS) + "]"
