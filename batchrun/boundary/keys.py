@@ -77,12 +77,19 @@ def _accept_random(_view: str, found: Match[str]) -> Span | None:
     return found.span() if is_random(found[0]) else None
 
 
+def _accept_prefixed(view: str, found: Match[str]) -> Span | None:
+    """Only sk- is written before words too; for the other prefixes it is enough that nobody wrote XXXX behind them."""
+    if found[0].startswith("sk-"):
+        return _accept_random(view, found)
+    return found.span() if len(set(found[0])) >= _FEWEST_DIFFERENT else None
+
+
 def _accept_key(_view: str, found: Match[str]) -> Span | None:
     return found.span("key") if is_random(found["key"]) else None
 
 
 def _api_keys(view: str) -> Iterator[Span]:
-    yield from accepted(_PREFIXED, _accept_random, view)
+    yield from accepted(_PREFIXED, _accept_prefixed, view)
     yield from accepted(_ZHIPU, _accept_random, view)
     yield from accepted(_ASSIGNED, _accept_key, view)
 

@@ -33,8 +33,8 @@ _CONTEXT = 16  # characters before a number in which a word can say what it is
 _LABEL = re.compile(
     r"(?:(?:订单|运单|快递|物流|流水|序列|批次?|货|工单|发票|合同|凭证|交易|商品|产品|物料|设备|资产|保单|出库|入库|单)"
     r"(?:单|编)?(?:号码?|码)|订单|编号|编码|条码|条形码"
-    r"|(?<![a-z])(?:order|tracking|serial|invoice|sku|isbn|ean|upc|imei|sn|s/n|batch)[ _-]?(?:no\.?|number|id|num)?)"
-    r"(?:是|为)?[\s:：#＃='\"（(]{0,4}$",
+    r"|(?<![a-z])(?:order|tracking|serial|invoice|sku|isbn|ean|upc|imei|sn|s/n|batch)[ _-]?(?:no\.?|number|id|num)?"
+    r"|[?&](?:item|goods|product|sku|order)?_?id)(?:是|为)?[\s:：#＃='\"（(]{0,4}$",
     re.IGNORECASE,
 )
 _AMOUNT_BEFORE = re.compile(r"[¥￥$€£] ?$|[0-9][.,]$")
@@ -93,22 +93,22 @@ _MOBILE = re.compile(
     rf"{_NETWORK}(?:{_GAP}?[0-9]{{4}}{_GAP}?[0-9]{{4}}|{_GAP}[0-9]{{3}}{_GAP}[0-9]{{5}}|[0-9]{_GAP}[0-9]{{3}}{_GAP}[0-9]{{4}})"
     r"(?![0-9A-Za-z_])"
 )
-_COUNTRY = re.compile(rf"(?:(?:\+|00) ?86|(?<![0-9A-Za-z.\-])86)[)）]?{_GAP}?$|[(（](?:\+|00)?86[)）]{_GAP}?$")
+_COUNTRY = re.compile(rf"(?:(?:\+|00) ?86|(?<![0-9.\-])86)[)）]?{_GAP}?$|[(（](?:\+|00)?86[)）]{_GAP}?$")
 _MOBILE_WORD = re.compile(r"(?<![A-Za-z])(?:tel|telephone|phone|mobile|mob|cell|wechat|weixin|wx|vx|v)$", re.IGNORECASE)
 _MOBILE_BEFORE = re.compile(rf"(?<![0-9])(?:86)?{_NETWORK}[0-9]{{8}}-$")
 _MOBILE_AFTER = re.compile(rf"-(?:86)?{_NETWORK}[0-9]{{8}}(?![0-9])")
+_ROW_BEFORE = re.compile(r"(?<![0-9])[0-9]{1,4} {1,2}$")
+_ROW_AFTER = re.compile(r" {1,2}[0-9]{1,4}(?![0-9])")
 _GROUP_BEFORE = re.compile(r"(?<![0-9])[0-9]{4}[ \-]$")
 _GROUP_AFTER = re.compile(r"[ \-][0-9]{4}(?![0-9])")
-_HYPHENED_AFTER = re.compile(r"-[0-9A-Za-z]")
+_JOINED_AFTER = re.compile(r"-[0-9A-Za-z]|\.[A-Za-z]")  # a longer code, or a file
 
 
 def _accept_mobile(view: str, found: Match[str]) -> Span | None:
     start, end = found.span()
     if country := _COUNTRY.search(view, max(0, start - 9), start):
         start = country.start()
-    if _is_alnum_before(view, start) and not _MOBILE_WORD.search(view, max(0, start - 10), start):
-        return None
-    if _is_part_of_longer(view, start, end, grouped=len(found[0]) > 11):
+    if _is_joined(view, start) or _is_part_of_longer(view, start, end, grouped=len(found[0]) > 11):
         return None
     if _is_amount(view, start, end) or _is_labelled_otherwise(view, start):
         return None
@@ -116,12 +116,14 @@ def _accept_mobile(view: str, found: Match[str]) -> Span | None:
 
 
 def _is_part_of_longer(view: str, start: int, end: int, *, grouped: bool) -> bool:
-    """Tell whether further groups of digits make a longer number of it, such as a card's or a parcel's."""
+    """Tell whether further groups of digits make a longer number or a row of numbers of it."""
     if grouped and (_GROUP_BEFORE.search(view, max(0, start - 6), start) or _GROUP_AFTER.match(view, end)):
+        return True
+    if grouped and _ROW_AFTER.match(view, end) and _ROW_BEFORE.search(view, max(0, start - 7), start):
         return True
     if view[max(0, start - 1) : start] == "-" and view[max(0, start - 2) : start - 1].isalnum():
         return not _MOBILE_BEFORE.search(view, max(0, start - 16), start)
-    return bool(_HYPHENED_AFTER.match(view, end)) and not _MOBILE_AFTER.match(view, end)
+    return bool(_JOINED_AFTER.match(view, end)) and not _MOBILE_AFTER.match(view, end)
 
 
 def _accept_single(view: str, found: Match[str]) -> Span | None:
@@ -129,9 +131,14 @@ def _accept_single(view: str, found: Match[str]) -> Span | None:
     start, end = found.span()
     if not re.fullmatch(_NETWORK + "[0-9]{8}", _NOT_ALNUM.sub("", found[0])):
         return None
-    if _is_alnum_before(view, start) or view[max(0, start - 2) : start - 1].isdecimal():
+    if view[max(0, start - 2) : start - 1].isdecimal() or _is_joined(view, start):
         return None
     return start, end
+
+
+def _is_joined(view: str, start: int) -> bool:
+    """Tell whether letters or digits stand right before, other than a word for a telephone."""
+    return _is_alnum_before(view, start) and not _MOBILE_WORD.search(view, max(0, start - 10), start)
 
 
 def _mobiles(view: str) -> Iterator[Span]:
@@ -152,11 +159,13 @@ _AREA = (
 )
 _LANDLINE = re.compile(
     rf"[(（0](?:(?<=0){_AREA}(?P<bare>{_GAP}?)|(?<=[(（]) ?(?:(?:\+|00)?86[- ]?)?0{_AREA} ?[)）] ?-? ?)"
-    r"[2-8](?:[0-9]{6,7}|[0-9]{3}[ \-][0-9]{4}|[0-9]{2}[ \-][0-9]{4})"
+    r"(?!20[0-3][0-9](?:0[1-9]|1[0-2])[0-3][0-9])"  # a date behind a code
+    r"(?P<number>[2-8](?:[0-9]{6,7}|[0-9]{3}[ \-][0-9]{3,4}|[0-9]{2}[ \-][0-9]{4}))"
     r"(?![0-9A-Za-z_]|[.,/][0-9])"
 )
 _LANDLINE_WORD = re.compile(r"电话|座机|固话|热线|传真|tel|phone|fax", re.IGNORECASE)
 _HYPHEN_BEFORE = re.compile(r"[0-9A-Za-z][.\-/]$")
+_GROUPS_AFTER = re.compile(r"[ \-][0-9]")
 _LONGER_AFTER = re.compile(r"[ \-][0-9]{6,}|-[0-9A-Za-z]+-|-[A-Za-z]")
 
 
@@ -165,6 +174,8 @@ def _accept_landline(view: str, found: Match[str]) -> Span | None:
     if _is_alnum_before(view, start) or _HYPHEN_BEFORE.search(view, max(0, start - 2), start):
         return None
     if _LONGER_AFTER.match(view, end) or _is_labelled_otherwise(view, start):
+        return None
+    if not found["number"].isdigit() and _GROUPS_AFTER.match(view, end):
         return None
     if found["bare"] == "" and not _has_word(_LANDLINE_WORD, view, start):
         return None
@@ -175,11 +186,12 @@ def _accept_landline(view: str, found: Match[str]) -> Span | None:
 
 _CARD = re.compile(
     r"[2-9](?<![0-9A-Za-z_].)(?:[0-9]{12,18}"
-    r"|[0-9]{3}(?P<gap>[ \-])[0-9]{4}(?P=gap)[0-9]{4}(?P=gap)[0-9]{4}(?:(?P<more>(?P=gap)?[0-9]{1,3}))?"
+    r"|[0-9]{3}(?P<gap>[ \-])[0-9]{4}(?P=gap)[0-9]{4}(?P=gap)[0-9]{3,4}(?:(?P<more>(?P=gap)?[0-9]{1,3}))?"
     r"|[0-9]{3}[ \-][0-9]{6}[ \-][0-9]{4,5}|[0-9]{5}[ \-][0-9]{10,13})(?![0-9A-Za-z_])"
 )
 _CARD_WORD = re.compile(
-    r"卡号|银行|信用卡|储蓄卡|借记卡|账[号户]|帐[号户]|汇款|转账|card|visa|master|amex|jcb", re.IGNORECASE
+    r"卡号|银行|信用卡|储蓄卡|借记卡|账[号户]|帐[号户]|汇款|转账|打款|收款|还款|刷卡|card|visa|master|amex|jcb",
+    re.IGNORECASE,
 )
 #: Issuers' prefixes of the schemes other than UnionPay, with the lengths of their cards.
 _SCHEMES: tuple[tuple[re.Pattern[str], frozenset[int]], ...] = (
@@ -192,7 +204,9 @@ _SCHEMES: tuple[tuple[re.Pattern[str], frozenset[int]], ...] = (
     (re.compile(r"436742|421349|456351|601382|9558|955[59]9|6013"), frozenset({19})),
 )
 _UNIONPAY = re.compile(r"62[0-9]")
-_CARD_GROUP_BEFORE = re.compile(r"[0-9][ .\-/]$|[A-Za-z][-.]$")
+_CARD_ROW_BEFORE = re.compile(r"(?<![0-9])[0-9]{1,4} {1,2}$")
+_ROW_AFTER = re.compile(r" {1,2}[0-9]{1,4}(?![0-9])")
+_GROUP_BEFORE = re.compile(r"[0-9][ .\-/]$|[A-Za-z][-.]$")
 _CARD_GROUP_AFTER = re.compile(r"[.\-/][0-9A-Za-z]")
 
 
