@@ -105,6 +105,10 @@ def _private_keys(view: str) -> Iterator[Span]:
         yield begin.start(), position
 
 
+def _has_bearer(view: str) -> bool:
+    return "earer" in view or "BEARER" in view
+
+
 def _has_private_key(view: str) -> bool:
     return "PRIVATE KEY" in view or "PuTTY-" in view
 
@@ -113,5 +117,5 @@ KEYS = (
     Detector("private_key", _has_private_key, _private_keys),
     Detector("jwt", _TOKEN.search, partial(accepted, _JWT, matched)),
     Detector("api_key", _TOKEN.search, _api_keys),
-    Detector("bearer_token", _TOKEN.search, partial(accepted, _BEARER, _accept_key)),
+    Detector("bearer_token", _has_bearer, partial(accepted, _BEARER, _accept_key)),
 )

@@ -204,10 +204,8 @@ _SCHEMES: tuple[tuple[re.Pattern[str], frozenset[int]], ...] = (
     (re.compile(r"436742|421349|456351|601382|9558|955[59]9|6013"), frozenset({19})),
 )
 _UNIONPAY = re.compile(r"62[0-9]")
-_CARD_ROW_BEFORE = re.compile(r"(?<![0-9])[0-9]{1,4} {1,2}$")
-_ROW_AFTER = re.compile(r" {1,2}[0-9]{1,4}(?![0-9])")
-_GROUP_BEFORE = re.compile(r"[0-9][ .\-/]$|[A-Za-z][-.]$")
-_CARD_GROUP_AFTER = re.compile(r"[.\-/][0-9A-Za-z]")
+_CARD_JOINED_BEFORE = re.compile(r"[0-9][.\-/]$|[A-Za-z][-.]$")
+_CARD_JOINED_AFTER = re.compile(r"[.\-/][0-9A-Za-z]")
 
 
 def _accept_card(view: str, found: Match[str]) -> Span | None:
@@ -215,16 +213,17 @@ def _accept_card(view: str, found: Match[str]) -> Span | None:
     span = _valid_card(view, start, end, grouped=not found[0].isdigit())
     if span is None and found["more"]:
         span = _valid_card(view, start, found.start("more"), grouped=True)
-    if span is None or _CARD_GROUP_AFTER.match(view, span[1]):
+    if span is None or _CARD_JOINED_AFTER.match(view, span[1]):
         return None
-    if _CARD_GROUP_BEFORE.search(view, max(0, start - 2), start) and not _has_word(_CARD_WORD, view, start):
+    joined = _CARD_JOINED_BEFORE.search(view, max(0, start - 2), start)
+    if joined or (found["gap"] and _GROUP_BEFORE.search(view, max(0, start - 6), start)):
         return None
     return None if _is_amount(view, *span) or _is_labelled_otherwise(view, start) else span
 
 
 def _valid_card(view: str, start: int, end: int, *, grouped: bool) -> Span | None:
     digits = _NOT_ALNUM.sub("", view[start:end])
-    if not luhn(digits) or len(set(digits)) < 3:
+    if not luhn(digits) or len(set(digits)) < 2:
         return None
     named = _has_word(_CARD_WORD, view, start)
     if _UNIONPAY.match(digits):

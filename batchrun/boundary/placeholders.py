@@ -12,7 +12,10 @@ from batchrun.boundary.fields import rebuilt
 #: The name for text of the input that looks like a placeholder.
 LITERAL = "literal"
 #: A placeholder, and what a model may make of one: other brackets, one pair of them, another case, escapes of Markdown.
-_LOOSE = re.compile(r"(?:\\?[\[［【]){1,2} ?(?P<token>[^\W_][\w\\]{2,100}) ?(?:\\?[\]］】]){1,2}")
+# A backslash stands before each bracket or before none, so that one before an exact placeholder is no part of it.
+_LOOSE = re.compile(
+    r"(?:[\[［【]{1,2}|(?:\\[\[［【]){1,2}) ?(?P<token>[^\W_][\w\\]{2,100}?) ?(?:[\]］】]{1,2}|(?:\\[\]］】]){1,2})"
+)
 _TOKEN = re.compile(r"\w+_[0-9]+(?:V[0-9]+)?")
 
 

@@ -22,6 +22,8 @@ _BUILT_IN = (*KEYS, *NUMBERS, *ADDRESSES)
 #: The names of all detectors, in the order in which they win where two find the same span.
 DETECTORS = tuple(detector.name for detector in _BUILT_IN)
 _DATA_URL = re.compile(r"data:(?:[a-z]{1,20}/[a-z0-9.+\-]{1,60})?(?:;charset=[\w\-]{1,20})?;base64,[A-Za-z0-9+/=]*")
+#: How often a text is looked at again when what was found in it is covered.
+_ROUNDS = 4
 #: Nothing that is looked for by form does without a letter or digit; many a Chinese text has none.
 _PLAIN = re.compile(r"[0-9A-Za-z]")
 _NAME = re.compile(r"\w{1,40}")
@@ -89,12 +91,12 @@ class Scanner:
 
         The same value gets the same placeholder for as long as `placeholders` is the same.
         """
-        found = self._found(text) + [(LITERAL, start, end) for start, end in lookalikes(text)]
-        if not found:
+        hits = self._uncovered(text)
+        if not hits:
             return text
         parts: list[str] = []
         position = 0
-        for hit in self._merged(found):
+        for hit in hits:
             value = text[hit.start : hit.end]
             canonical = self._canonical.get(hit.detector, as_written)(flatten(value).text)
             parts += text[position : hit.start], placeholders.put(hit.detector, canonical, value)
@@ -104,6 +106,18 @@ class Scanner:
     def redact_value(self, value: Any, placeholders: Placeholders) -> Any:
         """Give a copy of a JSON value with all its strings and keys redacted; a number with a hit becomes a string."""
         return rebuilt(value, lambda text: self.redact(text, placeholders), self._fields)
+
+    def _uncovered(self, text: str) -> list[Hit]:
+        """Give the hits in a text, and those that come to light when the ones beside them are gone."""
+        more = self._found(text) + [(LITERAL, start, end) for start, end in lookalikes(text)]
+        found: list[tuple[str, int, int]] = []
+        for _ in range(_ROUNDS):
+            if not more:
+                break
+            found += more
+            text = _covered(text, self._merged(more))
+            more = self._found(text)
+        return self._merged(found) if found else []
 
     def _masked(self, text: str) -> str:
         """Put the detector's name for every hit, for texts that people see."""
@@ -144,6 +158,16 @@ class Scanner:
             merged[-1] = Hit(name if wins else last.detector, last.start, max(end, last.end))
             longest = max(longest, end - start)
         return merged
+
+
+def _covered(text: str, hits: Iterable[Hit]) -> str:
+    """Put brackets over hits, as a placeholder has them at its ends."""
+    parts: list[str] = []
+    position = 0
+    for hit in hits:
+        parts += text[position : hit.start], "]" * (hit.end - hit.start)
+        position = hit.end
+    return "".join([*parts, text[position:]])
 
 
 def _data_url_end(text: str) -> int:

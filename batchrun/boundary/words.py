@@ -48,8 +48,9 @@ class Words:
         lengths = self._lengths
         for start, pair in enumerate(map(operator.add, text, text[1:])):
             for length in lengths.get(pair, ()):
-                if text[start : start + length] in self._words and _stands_alone(text, start, start + length):
-                    yield start, start + length
+                end = start + length
+                if end <= len(text) and text[start:end] in self._words and _stands_alone(text, start, end):
+                    yield start, end
                     break
 
 

@@ -2,10 +2,10 @@
 
     python tests/bench/boundary.py [--seed N] [--count N] [--show DETECTOR]
 
-Texts are generated from the public standards (GB 11643, GB 32100, GB 11714, ISO/IEC 7812, the numbering plan), not from
-the scanner's patterns. A third of them hold one labelled item in one of its spellings, a third a look-alike, the rest
-neither. Recall counts an item as found when a hit of its detector has exactly its span; `covered` counts those that hits
-of any name cover. Precision counts hits that touch no item, or one of another name, as wrong.
+Texts are generated from the public standards (GB 11643, GB 32100, GB 11714, ISO/IEC 7812, the numbering plan), not
+from the scanner's patterns. A third of them hold one labelled item in one of its spellings, a third a look-alike, the
+rest neither. Recall counts an item as found when a hit of its detector has exactly its span; `covered` counts those
+that a hit of any name covers. Precision counts hits that touch no item, or one of another name, as wrong.
 """
 
 from __future__ import annotations
@@ -26,23 +26,35 @@ from dataclasses import dataclass
 from batchrun.boundary import DETECTORS, Scanner
 
 SENTENCES = (
-    "这家店的服务态度非常好，环境也很干净，菜品味道不错，价格适中，下次还会再来。", "物流有点慢，等了三天才到，不过包装完好。",
-    "请帮我分析一下这条评论的情感倾向。", "客服回复很及时，问题当天就解决了。", "屏幕分辨率很高，续航也不错，就是有点重。",
+    "这家店的服务态度非常好，环境也很干净，菜品味道不错，价格适中，下次还会再来。",
+    "物流有点慢，等了三天才到，不过包装完好。",
+    "请帮我分析一下这条评论的情感倾向。", "客服回复很及时，问题当天就解决了。",
+    "屏幕分辨率很高，续航也不错，就是有点重。",
     "昨天晚上八点多去的，人不算多，一共消费了两百多块。", "会议定在下周三下午两点，地点在三楼会议室。",
-    "孩子很喜欢这个玩具，一一试过之后爱不释手。", "一二三四五六七，我们数到七就出发。", "他说：“明天见！”——然后就走了……",
+    "孩子很喜欢这个玩具，一一试过之后爱不释手。", "一二三四五六七，我们数到七就出发。",
+    "他说：“明天见！”——然后就走了……",
 )  # fmt: skip
 REGIONS = (
-    "110101 110108 120103 130102 140105 150102 210102 220104 230103 310101 310115 320106 330106 340104 350203 360103"
-    " 370202 410105 420106 430104 440305 440106 450103 460105 500112 510107 520103 530102 540102 610113 620102 630104"
-    " 640104 650102 810000 820000 830000"
-).split()
+    "110101", "110108", "120103", "130102", "140105", "150102", "210102", "220104", "230103", "310101", "310115",
+    "320106", "330106", "340104", "350203", "360103", "370202", "410105", "420106", "430104", "440305", "440106",
+    "450103", "460105", "500112", "510107", "520103", "530102", "540102", "610113", "620102", "630104", "640104",
+    "650102", "810000", "820000", "830000",
+)  # fmt: skip
 SEGMENTS = (
-    "134 135 136 137 138 139 147 150 151 152 157 158 159 172 178 182 183 184 187 188 195 197 198 130 131 132 145 155 156 166"
-    " 175 176 185 186 196 133 149 153 173 177 180 181 189 190 191 193 199 192 167 165 170 171"
-).split()
-AREAS = "010 020 021 022 023 024 025 027 028 029 0311 0351 0371 0411 0431 0451 0512 0531 0551 0571 0591 0731 0755 0771 0851 0871 0898 0931 0991".split()
+    "134", "135", "136", "137", "138", "139", "147", "150", "151", "152", "157", "158", "159", "172", "178", "182",
+    "183", "184", "187", "188", "195", "197", "198", "130", "131", "132", "145", "155", "156", "166", "175", "176",
+    "185", "186", "196", "133", "149", "153", "173", "177", "180", "181", "189", "190", "191", "193", "199", "192",
+    "167", "165", "170", "171",
+)  # fmt: skip
+AREAS = (
+    "010", "020", "021", "022", "023", "024", "025", "027", "028", "029", "0311", "0351", "0371", "0411", "0431",
+    "0451", "0512", "0531", "0551", "0571", "0591", "0731", "0755", "0771", "0851", "0871", "0898", "0931", "0991",
+)  # fmt: skip
 CITY_AREAS = ("010", "020", "021", "022", "023", "024", "025", "027", "028", "029", "0755", "0571", "0512", "0371")
-UNIONPAY = "621700 622202 622848 621661 622588 622609 621483 625912 622262 623058 621799 620058 628288".split()
+UNIONPAY = (
+    "621700", "622202", "622848", "621661", "622588", "622609", "621483", "625912", "622262", "623058", "621799",
+    "620058", "628288",
+)  # fmt: skip
 FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 NAMES = ("张伟", "王芳", "李娜", "刘洋")
 Draw = random.Random
@@ -125,8 +137,14 @@ def social_credit_code(draw: Draw) -> str:
 
 
 def email(draw: Draw) -> str:
-    local = draw.choice(("zhang.wei", "li_na88", "wangfang", "service", "a", "liu-yang+test", digits(draw, 9), mobile(draw)))
-    return local + "@" + draw.choice(("qq.com", "163.com", "126.com", "mail.tsinghua.edu.cn", "foxmail.com", "corp-x.co", "gmail.com"))
+    local = draw.choice(
+        ("zhang.wei", "li_na88", "wangfang", "service", "a", "liu-yang+test", digits(draw, 9), mobile(draw))
+    )
+    return (
+        local
+        + "@"
+        + draw.choice(("qq.com", "163.com", "126.com", "mail.tsinghua.edu.cn", "foxmail.com", "corp-x.co", "gmail.com"))
+    )
 
 
 def octet(draw: Draw) -> str:
@@ -134,7 +152,9 @@ def octet(draw: Draw) -> str:
 
 
 def private_ip(draw: Draw) -> str:
-    start = draw.choice((f"10.{octet(draw)}", f"172.{draw.randrange(16, 32)}", "192.168", f"100.{draw.randrange(64, 128)}"))
+    start = draw.choice(
+        (f"10.{octet(draw)}", f"172.{draw.randrange(16, 32)}", "192.168", f"100.{draw.randrange(64, 128)}")
+    )
     return f"{start}.{octet(draw)}.{octet(draw)}"
 
 
@@ -150,11 +170,14 @@ UPPER = string.ascii_uppercase + "234567"
 HEX = "0123456789abcdef"
 API_KEYS: tuple[Maker, ...] = (
     lambda draw: "sk-" + token(draw, 48), lambda draw: "sk-" + token(draw, 32, HEX),
-    lambda draw: "sk-proj-" + token(draw, 120) + "-" + token(draw, 30), lambda draw: "sk-ant-api03-" + token(draw, 93) + "AA",
+    lambda draw: "sk-proj-" + token(draw, 120) + "-" + token(draw, 30),
+    lambda draw: "sk-ant-api03-" + token(draw, 93) + "AA",
     lambda draw: "AKIA" + token(draw, 16, UPPER), lambda draw: "ASIA" + token(draw, 16, UPPER),
-    lambda draw: "LTAI5t" + token(draw, 18), lambda draw: "LTAI" + token(draw, 12), lambda draw: "AKID" + token(draw, 32),
+    lambda draw: "LTAI5t" + token(draw, 18), lambda draw: "LTAI" + token(draw, 12),
+    lambda draw: "AKID" + token(draw, 32),
     lambda draw: "ghp_" + token(draw, 36), lambda draw: "github_pat_" + token(draw, 22) + "_" + token(draw, 59),
-    lambda draw: "glpat-" + token(draw, 20), lambda draw: "xoxb-" + digits(draw, 12) + "-" + digits(draw, 12) + "-" + token(draw, 24),
+    lambda draw: "glpat-" + token(draw, 20),
+    lambda draw: "xoxb-" + digits(draw, 12) + "-" + digits(draw, 12) + "-" + token(draw, 24),
     lambda draw: "AIza" + token(draw, 35), lambda draw: "hf_" + token(draw, 34),
     lambda draw: token(draw, 32, HEX) + "." + token(draw, 16), lambda draw: "gsk_" + token(draw, 52),
 )  # fmt: skip
@@ -175,7 +198,9 @@ def jwt(draw: Draw) -> str:
 
 
 def private_key(draw: Draw) -> str:
-    kind = draw.choice(("RSA PRIVATE KEY", "PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "PGP PRIVATE KEY BLOCK"))
+    kind = draw.choice(
+        ("RSA PRIVATE KEY", "PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "PGP PRIVATE KEY BLOCK")
+    )
     lines = "\n".join(base64.b64encode(draw.randbytes(48)).decode() for _ in range(draw.randrange(3, 12)))
     return f"-----BEGIN {kind}-----\n{lines}\n-----END {kind}-----"
 
@@ -215,7 +240,11 @@ def spelled_mobile(draw: Draw) -> str:
     if draw.random() < 0.3:
         text = draw.choice(("+86", "+86 ", "+86-", "0086", "0086-", "86-", "(+86)", "（+86）", "86", "＋86 ")) + text
     elif draw.random() < 0.08:
-        text = number.translate(dict(zip(map(ord, string.digits), draw.choice(("零一二三四五六七八九", "〇幺二三四五六七八九")), strict=True)))
+        text = number.translate(
+            dict(
+                zip(map(ord, string.digits), draw.choice(("零一二三四五六七八九", "〇幺二三四五六七八九")), strict=True)
+            )
+        )
     elif draw.random() < 0.05:
         text = " ".join(number)
     return text
@@ -250,11 +279,14 @@ SPELLED: dict[str, Maker] = {
 }
 #: Words around an item; an empty pair is an item on its own, adjacent to whatever stands there.
 AROUND: dict[str, tuple[tuple[str, str], ...]] = {
-    "resident_id": (("身份证号：", ""), ("身份证", "已登记"), ("", "是他的证件"), ("", ""), ("（", "）"), ('"idCard":"', '"')),
-    "mobile": (("电话：", ""), ("手机号", "请联系"), ("加微信", "咨询"), ("", "，找我"), ("", ""), ("（", "）"), ("tel:", "。"), ("致电 ", " 或"),
+    "resident_id": (("身份证号：", ""), ("身份证", "已登记"), ("", "是他的证件"), ("", ""),
+                    ("（", "）"), ('"idCard":"', '"')),
+    "mobile": (("电话：", ""), ("手机号", "请联系"), ("加微信", "咨询"), ("", "，找我"), ("", ""),
+               ("（", "）"), ("tel:", "。"), ("致电 ", " 或"),
                ("vx", "详聊"), ('{"phone": "', '"}')),
     "landline": (("电话：", ""), ("座机", "转801"), ("热线", "咨询"), ("", "打这个"), ("", ""), ("（", "）")),
-    "bank_card": (("卡号：", ""), ("银行卡", "尾号"), ("请转账到", "，谢谢"), ("工商银行 ", " 张伟"), ("", ""), ("打款给", ""), ("信用卡", "被盗刷")),
+    "bank_card": (("卡号：", ""), ("银行卡", "尾号"), ("请转账到", "，谢谢"), ("工商银行 ", " 张伟"),
+                  ("", ""), ("打款给", ""), ("信用卡", "被盗刷")),
     "passport": (("护照号：", ""), ("护照", "已过期"), ("", "是我的护照号"), ("passport no. ", " ok"), ("", "")),
     "social_credit_code": (("统一社会信用代码：", ""), ("税号", "开票"), ("", ""), ("公司", "已注销"), ("（", "）")),
     "email": (("邮箱：", ""), ("发到", "就行"), ("", ""), ("<", ">"), ("（", "）"), ("mailto:", "。")),
@@ -265,13 +297,16 @@ AROUND: dict[str, tuple[tuple[str, str], ...]] = {
     "private_key": (("", ""), ("私钥：\n", "\n"), ("文件内容：", "。")),
 }  # fmt: skip
 ORDER_AROUND = (
-    ("订单号：", ""), ("您的订单", "已发货"), ("单号", "查不到"), ("流水号 ", " 已入账"), ("编号", ""), ("", "这单退款"), ("", ""), ("运单号:", "。"),
+    ("订单号：", ""), ("您的订单", "已发货"), ("单号", "查不到"), ("流水号 ", " 已入账"), ("编号", ""),
+    ("", "这单退款"), ("", ""), ("运单号:", "。"),
     ("查询 ", " 的进度"), ("交易单号（", "）"), ('"order_id": "', '"'),
 )  # fmt: skip
 
 
 def timestamp(draw: Draw) -> str:
-    moment = datetime.datetime(2015, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=draw.randrange(400_000_000))
+    moment = datetime.datetime(2015, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(
+        seconds=draw.randrange(400_000_000)
+    )
     seconds = str(int(moment.timestamp()))
     return draw.choice((
         seconds, seconds + digits(draw, 3), seconds + digits(draw, 6), moment.strftime("%Y%m%d%H%M%S"),
@@ -286,35 +321,106 @@ def ean(draw: Draw) -> str:
     return draw.choice((number, f"ISBN {number[:3]}-{number[3]}-{number[4:8]}-{number[8:12]}-{number[12]}"))
 
 
+def dated_order(draw: Draw) -> str:
+    return birthday(draw).replace("19", "20", 1) + digits(draw, draw.choice((4, 6, 8, 10, 12)))
+
+
+def price(draw: Draw) -> str:
+    form = draw.choice(("￥{}.00", "{}元", "{},000.50 元", "${}.99", "RMB {}.0", "{}%"))
+    return form.format(draw.randrange(1, 10 ** draw.randrange(2, 12)))
+
+
+def product_code(draw: Draw) -> str:
+    return f"{token(draw, 2, string.ascii_uppercase)}-{digits(draw, 4)}-{digits(draw, draw.choice((4, 6, 8)))}"
+
+
+def tracking_number(draw: Draw) -> str:
+    carrier = draw.choice(("SF", "YT", "JD00", "ZTO", "E", "JT", "DPK"))
+    return carrier + digits(draw, draw.choice((8, 12, 13, 15)))
+
+
+def tracking_digits(draw: Draw) -> str:
+    return draw.choice(("73", "75", "78", "46", "31", "77", "43")) + digits(draw, draw.choice((10, 11, 12, 13)))
+
+
+def version(draw: Draw) -> str:
+    parts = (str(draw.randrange(30)) for _ in range(draw.choice((3, 4))))
+    return draw.choice(("v", "版本", "version ", "V")) + ".".join(parts)
+
+
+def identifier(draw: Draw) -> str:
+    return draw.choice(("IMG_", "user", "ID", "img-", "T")) + mobile(draw) + draw.choice(("_1", "abc", "X7", "5"))
+
+
+def table(draw: Draw) -> str:
+    cells = (str(draw.randrange(10 ** draw.randrange(1, 5))) for _ in range(12))
+    return draw.choice((" ", "\t", ", ", " | ")).join(cells)
+
+
+def no_key(draw: Draw) -> str:
+    return draw.choice((
+        "sk-your-api-key-goes-right-here", "task-management-for-everyone-2024", "Bearer YOUR_ACCESS_TOKEN_HERE",
+        "AKIA…", "-----BEGIN CERTIFICATE-----", "hf_model",
+    ))  # fmt: skip
+
+
+def no_email(draw: Draw) -> str:
+    return draw.choice((
+        "logo@2x.png", "npm i react@18.2.0", "icon@3x.jpg", "@张三 你好", "git@github.com:a/b.git",
+    ))  # fmt: skip
+
+
+def link(draw: Draw) -> str:
+    return draw.choice(("https://item.jd.com/{}.html", "https://x.cn/item?id={}&spm=a1")).format(mobile(draw))
+
+
+def english_order(draw: Draw) -> str:
+    return draw.choice(("Order No. ", "order number: ", "Invoice #", "tracking no:")) + mobile(draw)
+
+
+def card_length(draw: Draw) -> str:
+    number = draw.choice("23456789") + digits(draw, draw.choice((15, 18)))
+    return draw.choice(("", "客户号", "内部编码 ")) + number
+
+
+def order_number(draw: Draw) -> str:
+    length = draw.choice((8, 10, 12, 13, 15, 16, 17, 18, 19, 20, 22, 24, 28))
+    return draw.choice("123456789") + digits(draw, length - 1)
+
+
+def coordinates(draw: Draw) -> str:
+    return f"{draw.randrange(18, 53)}.{digits(draw, 12)},{draw.randrange(73, 135)}.{digits(draw, 12)}"
+
+
 LOOKALIKES: dict[str, Maker] = {
-    "order number": lambda draw: digits(draw, draw.choice((8, 10, 12, 13, 15, 16, 17, 18, 19, 20, 22, 24, 28))).lstrip("0") or "1",
-    "dated order number": lambda draw: birthday(draw).replace("19", "20", 1) + digits(draw, draw.choice((4, 6, 8, 10, 12))),
+    "order number": order_number,
+    "dated order number": dated_order,
     "random 18 digits": lambda draw: draw.choice("123456789") + digits(draw, 17),
     "timestamp": timestamp,
-    "price": lambda draw: draw.choice(("￥{}.00", "{}元", "{},000.50 元", "${}.99", "RMB {}.0", "{}%")).format(draw.randrange(1, 10 ** draw.randrange(2, 12))),
+    "price": price,
     "uuid": lambda draw: str(uuid.UUID(bytes=draw.randbytes(16), version=4)),
     "hash": lambda draw: draw.choice((hashlib.md5, hashlib.sha1, hashlib.sha256))(draw.randbytes(8)).hexdigest(),
     "serial": lambda draw: token(draw, draw.randrange(8, 20), string.ascii_uppercase + string.digits * 3),
-    "product code": lambda draw: f"{token(draw, 2, string.ascii_uppercase)}-{digits(draw, 4)}-{digits(draw, draw.choice((4, 6, 8)))}",
-    "tracking number": lambda draw: draw.choice(("SF", "YT", "JD00", "ZTO", "E", "JT", "DPK")) + digits(draw, draw.choice((8, 12, 13, 15))),
-    "tracking number of digits": lambda draw: draw.choice(("73", "75", "78", "46", "31", "77", "43")) + digits(draw, draw.choice((10, 11, 12, 13))),
+    "product code": product_code,
+    "tracking number": tracking_number,
+    "tracking number of digits": tracking_digits,
     "barcode": ean,
     "card failing Luhn": wrong_card,
     "id failing its check": wrong_resident_id,
-    "version": lambda draw: draw.choice(("v", "版本", "version ", "V")) + ".".join(str(draw.randrange(30)) for _ in range(draw.choice((3, 4)))),
+    "version": version,
     "public address": public_ip,
-    "digits in an identifier": lambda draw: draw.choice(("IMG_", "user", "ID", "img-", "T")) + mobile(draw) + draw.choice(("_1", "abc", "X7", "5")),
+    "digits in an identifier": identifier,
     "longer digits": lambda draw: digits(draw, draw.randrange(30, 60)),
-    "table": lambda draw: draw.choice((" ", "\t", ", ", " | ")).join(str(draw.randrange(10 ** draw.randrange(1, 5))) for _ in range(12)),
-    "file name": lambda draw: draw.choice(("logo@2x.png", "npm i react@18.2.0", "icon@3x.jpg", "@张三 你好", "git@github.com:a/b.git")),
-    "key that is none": lambda draw: draw.choice(("sk-your-api-key-goes-right-here", "task-management-for-everyone-2024", "Bearer YOUR_ACCESS_TOKEN_HERE", "AKIA…", "-----BEGIN CERTIFICATE-----", "hf_model")),
-    "coordinates": lambda draw: f"{draw.randrange(18, 53)}.{digits(draw, 12)},{draw.randrange(73, 135)}.{digits(draw, 12)}",
+    "table": table,
+    "file name": no_email,
+    "key that is none": no_key,
+    "coordinates": coordinates,
     "grouped serial": lambda draw: grouped(digits(draw, 16), (4, 4, 4), draw.choice("- ")),
-    "number in a link": lambda draw: draw.choice(("https://item.jd.com/{}.html", "https://x.cn/item?id={}&spm=a1")).format(mobile(draw)),
+    "number in a link": link,
     "code like an area": lambda draw: f"{draw.choice(AREAS)}-{draw.choice('019')}{digits(draw, 7)}",
-    "order number in English": lambda draw: draw.choice(("Order No. ", "order number: ", "Invoice #", "tracking no:")) + mobile(draw),
+    "order number in English": english_order,
     "order number of a bank": lambda draw: "银行流水号" + digits(draw, draw.choice((16, 19))),
-    "number of the length of a card": lambda draw: draw.choice(("", "客户号", "内部编码 ")) + draw.choice("23456789") + digits(draw, draw.choice((15, 18))),
+    "number of the length of a card": card_length,
     "code of the length of an organisation's": lambda draw: token(draw, 18, string.ascii_uppercase + string.digits),
     "11 digits called an order": lambda draw: "订单号" + mobile(draw),
 }  # fmt: skip
@@ -341,7 +447,8 @@ def generate(count: int, seed: int) -> Iterator[Sample]:
         elif number % 3 == 1:
             yield _with_lookalike(draw, lookalikes[number // 3 % len(lookalikes)])
         else:
-            prices = f"共{draw.randrange(1, 20)}件，{draw.randrange(1, 2000)}.{digits(draw, 2)}元，{draw.randrange(1, 13)}月{draw.randrange(1, 29)}日到。"
+            amount = f"{draw.randrange(1, 20)}件，{draw.randrange(1, 2000)}.{digits(draw, 2)}元"
+            prices = f"共{amount}，{draw.randrange(1, 13)}月{draw.randrange(1, 29)}日到。"
             yield Sample(_sentences(draw) + draw.choice((prices, "", "")) + _sentences(draw))
 
 
@@ -353,7 +460,9 @@ def _with_item(draw: Draw, detector: str) -> Sample:
     value = SPELLED[detector](draw)
     before, after = draw.choice(AROUND[detector])
     start = _sentences(draw) + draw.choice(("", draw.choice(NAMES))) + before
-    return Sample(start + value + after + _sentences(draw), ((detector, len(start), len(start) + len(value)),), detector)
+    return Sample(
+        start + value + after + _sentences(draw), ((detector, len(start), len(start) + len(value)),), detector
+    )
 
 
 def _with_lookalike(draw: Draw, kind: str) -> Sample:
@@ -385,7 +494,8 @@ def judge(samples: list[Sample], scanner: Scanner, show: str | None) -> None:
     print(f"{'detector':20}{'items':>7}{'recall':>9}{'covered':>9}{'precision':>11}")
     for name in DETECTORS:
         precision = right[name] / max(1, right[name] + wrong[name])
-        print(f"{name:20}{total[name]:7}{found[name] / total[name]:9.3%}{covered[name] / total[name]:9.3%}{precision:11.3%}")
+        recall, cover = found[name] / total[name], covered[name] / total[name]
+        print(f"{name:20}{total[name]:7}{recall:9.3%}{cover:9.3%}{precision:11.3%}")
     clean = sum(not sample.items for sample in samples)
     hit = sum(1 for sample in samples if not sample.items and scanner.find(sample.text))
     print(f"texts without an item: {clean}, of them hit: {hit} ({hit / clean:.3%})")
