@@ -22,6 +22,9 @@ _BUILT_IN = (*KEYS, *NUMBERS, *ADDRESSES)
 #: The names of all detectors, in the order in which they win where two find the same span.
 DETECTORS = tuple(detector.name for detector in _BUILT_IN)
 _DATA_URL = re.compile(r"data:(?:[a-z]{1,20}/[a-z0-9.+\-]{1,60})?(?:;charset=[\w\-]{1,20})?;base64,[A-Za-z0-9+/=]*")
+#: How many texts, of how many characters, are remembered as clean.
+_MOST_CLEAN = 1024
+_LONGEST_CLEAN = 8192
 #: How often a text is looked at again when what was found in it is covered.
 _ROUNDS = 4
 #: Nothing that is looked for by form does without a letter or digit; many a Chinese text has none.
@@ -69,6 +72,8 @@ class Scanner:
         names = [LITERAL, *self._canonical, WORD, *self._patterns]
         self._ranks = {name: rank for rank, name in enumerate(names)}
         self._fields = Fields(include, skip)
+        #: Texts without a hit among the first that were scanned: keys, system prompts, what is in every request.
+        self._clean: set[str] = set()
 
     def find(self, text: str) -> list[Hit]:
         """Give the hits in a text, in order; spans that overlap are one hit, named after the longest of them."""
@@ -80,11 +85,16 @@ class Scanner:
 
         `path` is what the value is called. The bytes of a data URL in base64 are skipped.
         """
-        return [
-            Finding(place.path(path, self._masked), hit)
-            for place, text in texts(value, self._fields)
-            for hit in self.find(text)
-        ]
+        clean = self._clean
+        findings: list[Finding] = []
+        for place, text in texts(value, self._fields):
+            if text in clean:
+                continue
+            hits = self.find(text)
+            findings += (Finding(place.path(path, self._masked), hit) for hit in hits)
+            if not hits and len(clean) < _MOST_CLEAN and len(text) <= _LONGEST_CLEAN:
+                clean.add(text)
+        return findings
 
     def redact(self, text: str, placeholders: Placeholders) -> str:
         """Put a placeholder for every hit. What looks like a placeholder already gets one too, to come back as it was.

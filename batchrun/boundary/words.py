@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from batchrun.boundary.detector import Span
 from batchrun.boundary.view import flatten
 
+#: Up to so many different first characters are searched for by a pattern.
+_FEW = 300
+
 
 class Words:
     """Finds words whatever their width and case. A word of Latin letters or digits is not found inside a longer one.
@@ -29,6 +32,7 @@ class Words:
             if len(plain) > 1:
                 lengths.setdefault(plain[:2], set()).add(len(plain))
         self._lengths = {pair: sorted(found, reverse=True) for pair, found in lengths.items()}
+        self._begins = _beginnings(self._lengths)
         singles = "".join(re.escape(word) for word in self._words if len(word) == 1)
         self._singles = re.compile(f"[{singles}]") if singles else None
 
@@ -41,17 +45,30 @@ class Words:
             yield from (
                 found.span() for found in self._singles.finditer(lowered) if _stands_alone(lowered, *found.span())
             )
-        if self._lengths and not self._lengths.keys().isdisjoint(map(operator.add, lowered, lowered[1:])):
-            yield from self._longer(lowered)
-
-    def _longer(self, text: str) -> Iterator[Span]:
         lengths = self._lengths
-        for start, pair in enumerate(map(operator.add, text, text[1:])):
+        for start, pair in self._places(lowered):
             for length in lengths.get(pair, ()):
                 end = start + length
-                if end <= len(text) and text[start:end] in self._words and _stands_alone(text, start, end):
+                if end <= len(lowered) and lowered[start:end] in self._words and _stands_alone(lowered, start, end):
                     yield start, end
                     break
+
+    def _places(self, text: str) -> Iterable[tuple[int, str]]:
+        """Give the places at which a word may begin, with the two characters there; none where none can."""
+        if self._begins is not None:
+            return ((found.start(), text[found.start() : found.start() + 2]) for found in self._begins.finditer(text))
+        if not self._lengths or self._lengths.keys().isdisjoint(map(operator.add, text, text[1:])):
+            return ()
+        return enumerate(map(operator.add, text, text[1:]))
+
+
+def _beginnings(pairs: Iterable[str]) -> re.Pattern[str] | None:
+    """Give a pattern for the first characters of words that are few; of many it would match nearly everywhere."""
+    firsts = {pair[0] for pair in pairs}
+    if not 0 < len(firsts) <= _FEW:
+        return None
+    seconds = {pair[1] for pair in pairs}
+    return re.compile("[{}](?=[{}])".format(*("".join(map(re.escape, sorted(one))) for one in (firsts, seconds))))
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
