@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 #: A shorter whole number is nothing that is looked for.
 _SHORTEST_NUMBER = 10**9
 
 
-class Place(NamedTuple):
-    """Where a value stands: inside which place, under which key or at which index. None of it for a whole value."""
+#: Where a value stands: the place it is in, and its key or index there; nothing for a whole value.
+Place: TypeAlias = tuple[Any, str | int] | None
 
-    outer: Place | None = None
-    key: str | int = ""
 
-    def path(self, root: str, shown: Callable[[str], str]) -> str:
-        """Give the path from a root by that name: `messages[0].content`. `shown` masks what a key must not tell."""
-        steps: list[str] = []
-        place: Place = self
-        while place.outer is not None:
-            steps.append(f"[{place.key}]" if isinstance(place.key, int) else f".{shown(place.key)}")
-            place = place.outer
-        return (root + "".join(reversed(steps))).lstrip(".")
+def path_of(place: Place, root: str, shown: Callable[[str], str]) -> str:
+    """Give the path from a root by that name: `messages[0].content`. `shown` masks what a key must not tell."""
+    steps: list[str] = []
+    while place is not None:
+        place, key = place
+        steps.append(f"[{key}]" if isinstance(key, int) else f".{shown(key)}")
+    return (root + "".join(reversed(steps))).lstrip(".")
 
 
 class Fields:
@@ -31,11 +28,12 @@ class Fields:
     def __init__(self, include: Iterable[str] = (), skip: Iterable[str] = ()) -> None:
         self._include = [tuple(name.split(".")) for name in include]
         self._skip = [tuple(name.split(".")) for name in skip]
-        self._all = not self._include and not self._skip
+        #: Whether everything is looked at.
+        self.all = not self._include and not self._skip
 
     def covers(self, names: tuple[str, ...]) -> bool:
         """Tell whether the text under these keys is looked at."""
-        if self._all:
+        if self.all:
             return True
         if any(names[: len(skipped)] == skipped for skipped in self._skip):
             return False
@@ -47,17 +45,17 @@ _Names = tuple[str, ...]
 
 def texts(value: Any, fields: Fields) -> Iterator[tuple[Place, str]]:
     """Yield every string, key and long whole number of a value as text, each with its place. Any depth is fine."""
-    stack: list[tuple[Place, _Names, Any]] = [(Place(), (), value)]
+    everything = fields.all
+    stack: list[tuple[Place, _Names, Any]] = [(None, (), value)]
     while stack:
         place, names, one = stack.pop()
         if isinstance(one, dict):
-            stack += [(Place(place, key), (*names, key), inner) for key, inner in reversed(one.items())]
-            for key in one:
-                if fields.covers((*names, key)):
-                    yield Place(place, key), key
+            inside = [((place, key), () if everything else (*names, key), inner) for key, inner in one.items()]
+            yield from ((where, where[1]) for where, keys, _ in inside if everything or fields.covers(keys))
+            stack += reversed(inside)
         elif isinstance(one, list | tuple):
-            stack += [(Place(place, index), names, one[index]) for index in range(len(one) - 1, -1, -1)]
-        elif fields.covers(names) and (text := _text(one)) is not None:
+            stack += [((place, index), names, one[index]) for index in range(len(one) - 1, -1, -1)]
+        elif (text := _text(one)) is not None and (everything or fields.covers(names)):
             yield place, text
 
 

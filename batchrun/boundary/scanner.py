@@ -9,7 +9,7 @@ from typing import Any
 
 from batchrun.boundary.addresses import ADDRESSES
 from batchrun.boundary.detector import Detector, Span, as_written
-from batchrun.boundary.fields import Fields, rebuilt, texts
+from batchrun.boundary.fields import Fields, path_of, rebuilt, texts
 from batchrun.boundary.keys import KEYS
 from batchrun.boundary.numbers import NUMBERS
 from batchrun.boundary.placeholders import LITERAL, Placeholders, lookalikes
@@ -91,7 +91,7 @@ class Scanner:
             if text in clean:
                 continue
             hits = self.find(text)
-            findings += (Finding(place.path(path, self._masked), hit) for hit in hits)
+            findings += (Finding(path_of(place, path, self._masked), hit) for hit in hits)
             if not hits and len(clean) < _MOST_CLEAN and len(text) <= _LONGEST_CLEAN:
                 clean.add(text)
         return findings
