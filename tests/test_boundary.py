@@ -58,6 +58,8 @@ HITS = [
     ("mobile", "13800138000", '{{"phone":"{}"}}'),
     ("mobile", "13800138000", "第一行\\n{}"),  # JSON inside a string, as a tool call's arguments are
     ("mobile", "13800138000", "快递员的联系电话{}"),
+    ("mobile", "13800138000", "电话-{}-张三"),
+    ("mobile", "13800138000", "call tel-{}.Thanks"),
     ("landline", "010-62345678", "电话：{}"),
     ("landline", "（0755）8234 5678", "{}"),
     ("landline", "057187654321", "热线{}"),
@@ -108,6 +110,7 @@ def test_neighbours_are_two_hits():
     assert found("13800138000 13900139000") == [("mobile", "13800138000"), ("mobile", "13900139000")]
     cards = [with_luhn("621700001000123456"), with_luhn("621700001000123457")]
     assert found(" ".join(cards)) == [("bank_card", card) for card in cards]
+    assert len(found("13800138000-13900139000")) == 2
     assert found(f"{ID}/13800138000，") == [("resident_id", ID), ("mobile", "13800138000")]
 
 

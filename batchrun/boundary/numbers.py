@@ -101,7 +101,11 @@ _ROW_BEFORE = re.compile(r"(?<![0-9])[0-9]{1,4} {1,2}$")
 _ROW_AFTER = re.compile(r" {1,2}[0-9]{1,4}(?![0-9])")
 _GROUP_BEFORE = re.compile(r"(?<![0-9])[0-9]{4}[ \-]$")
 _GROUP_AFTER = re.compile(r"[ \-][0-9]{4}(?![0-9])")
-_JOINED_AFTER = re.compile(r"-[0-9A-Za-z]|\.[A-Za-z]")  # a longer code, or a file
+_CODE_BEFORE = re.compile(r"[0-9A-Za-z]-$")
+#: The rest of a longer code, or the end of a file's name.
+_JOINED_AFTER = re.compile(
+    r"-[A-Za-z]{0,3}[0-9]|\.(?:html?|jpe?g|png|gif|webp|pdf|mp[34]|zip|txt|docx?|xlsx?|csv|json|php)(?![A-Za-z])"
+)
 
 
 def _accept_mobile(view: str, found: Match[str]) -> Span | None:
@@ -121,8 +125,9 @@ def _is_part_of_longer(view: str, start: int, end: int, *, grouped: bool) -> boo
         return True
     if grouped and _ROW_AFTER.match(view, end) and _ROW_BEFORE.search(view, max(0, start - 7), start):
         return True
-    if view[max(0, start - 1) : start] == "-" and view[max(0, start - 2) : start - 1].isalnum():
-        return not _MOBILE_BEFORE.search(view, max(0, start - 16), start)
+    if _CODE_BEFORE.search(view, max(0, start - 2), start):
+        named = _MOBILE_WORD.search(view, max(0, start - 11), start - 1)
+        return not named and not _MOBILE_BEFORE.search(view, max(0, start - 16), start)
     return bool(_JOINED_AFTER.match(view, end)) and not _MOBILE_AFTER.match(view, end)
 
 
