@@ -59,6 +59,9 @@ HITS = [
     ("mobile", "13800138000", "第一行\\n{}"),  # JSON inside a string, as a tool call's arguments are
     ("mobile", "13800138000", "快递员的联系电话{}"),
     ("mobile", "13800138000", "电话-{}-张三"),
+    ("mobile", "13800138000", "7,{},25"),  # a line of CSV
+    ("mobile", "13800138000", "https://x.cn/?q=%E7%94%B5%3A{}"),
+    ("mobile", "13800138000", "wx_{}"),
     ("mobile", "13800138000", "call tel-{}.Thanks"),
     ("landline", "010-62345678", "电话：{}"),
     ("landline", "（0755）8234 5678", "{}"),
@@ -91,6 +94,7 @@ HITS = [
     ("api_key", "f47ac10b58cc4372a5670e02b2c3d479", 'client_secret = "{}"'),
     ("jwt", JWT, "Authorization: Bearer {}"),
     ("bearer_token", "mF_9.B5f-4.1JqM8kLzPq7RsT", "Authorization: Bearer {}"),
+    ("url_password", "s3cret!", "mysql://root:{}@db:3306/x"),
     ("private_key", PEM, "私钥：{}完"),
     ("private_key", PEM.replace("\n", "\\n"), '{{"key":"{}"}}'),
     ("private_key", PEM[:-30], "{}。"),  # cut off
@@ -110,6 +114,7 @@ def test_neighbours_are_two_hits():
     assert found("13800138000 13900139000") == [("mobile", "13800138000"), ("mobile", "13900139000")]
     cards = [with_luhn("621700001000123456"), with_luhn("621700001000123457")]
     assert found(" ".join(cards)) == [("bank_card", card) for card in cards]
+    assert len(found("13800138000,13900139000;13700137000")) == 3
     assert len(found("13800138000-13900139000")) == 2
     assert found(f"{ID}/13800138000，") == [("resident_id", ID), ("mobile", "13800138000")]
 
@@ -136,7 +141,8 @@ def test_neighbours_are_two_hits():
         "logo@2x.png", "react@18.2.0", "@张三", "a@b", "git@github.com:a/b.git", "@@@@", "8.8.8.8", "172.32.0.1",
         "192.169.0.1",
         "10.0.19041.1000", "版本10.2.3.4", "v10.0.0.1", "1.10.0.0.1", "sk-your-api-key-goes-right-here",
-        "task-1234567890abcdefghij1234",
+        "task-1234567890abcdefghij1234", "sk-learn-tutorial-for-beginners-01",
+        "http://user:password@host/", "http://user:${PASS}@host/", "https://x.cn/a:b@c",
         "Bearer YOUR_ACCESS_TOKEN_HERE", "-----BEGIN CERTIFICATE-----", "一二三四五六七八九十", "", " ", "中文",
     ],
 )  # fmt: skip

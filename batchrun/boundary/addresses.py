@@ -14,6 +14,8 @@ _LONGEST_LOCAL = 64
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?[.。]){1,8}(?P<top>[A-Za-z]{2,24})(?![A-Za-z0-9_\-])"
 )
+#: The account at the beginning of a link, whose host is no domain of mail.
+_ACCOUNT = re.compile(r"://[^\s/@:]*:[^\s/@]*$")
 #: Ends of file names, as in logo@2x.png, and of what is no mail address for another reason.
 _NO_TOP = frozenset((
     "png", "jpg", "jpeg", "gif", "webp", "svg", "bmp", "ico", "pdf", "css", "js", "ts", "jsx", "tsx", "vue", "py",
@@ -36,7 +38,8 @@ def _email_at(view: str, at: int) -> Span | None:
     domain = _DOMAIN.match(view, at + 1)
     if not local or local.endswith(".") or domain is None or domain["top"].lower() in _NO_TOP:
         return None
-    if local == "git" and view[domain.end() : domain.end() + 1] == ":":  # git@host:path
+    is_path = local == "git" and view[domain.end() : domain.end() + 1] == ":"  # git@host:path
+    if is_path or _ACCOUNT.search(before):
         return None
     return at - len(local), domain.end()
 

@@ -48,6 +48,7 @@ _PREFIXED = re.compile(
     f"[{''.join(sorted({form[0] for form in _FORMS}))}](?<![A-Za-z0-9_].)"
     f"(?:{'|'.join(f'(?<={form[0]}){form[1:]}' for form in _FORMS)})(?![A-Za-z0-9])"
 )
+_LONG_PART = re.compile(r"[A-Za-z0-9]{12,}")
 _ZHIPU = re.compile(r"[0-9a-f](?<![0-9A-Za-z].)[0-9a-f]{31}\.[A-Za-z0-9]{16}(?![A-Za-z0-9])")
 #: A value that is called a key where it is set.
 _ASSIGNED = re.compile(
@@ -61,6 +62,9 @@ _JWT = re.compile(
 _BEARER = re.compile(
     r"[Bb](?<![A-Za-z0-9_].)(?:earer|EARER)[ :=]{1,4}(?P<key>[A-Za-z0-9._~+/\-]{16,4096}={0,2})(?![A-Za-z0-9])"
 )
+#: The password of an account at the beginning of a link.
+_URL_PASSWORD = re.compile(r"://[A-Za-z0-9._%+\-]{0,64}:(?P<key>[^\s/:@<>{}$*]{1,128})@[A-Za-z0-9\[]")
+_NO_PASSWORD = frozenset(("password", "passwd", "pass", "pwd", "your_password", "xxx", "xxxx", "密码"))
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-[0-9]")
 _PRIVATE_KEY_END = re.compile(r"-----END (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: ?[0-9a-f]*")
 #: What may follow a private key's first line where its last one is missing.
@@ -77,15 +81,19 @@ def _accept_random(_view: str, found: Match[str]) -> Span | None:
     return found.span() if is_random(found[0]) else None
 
 
-def _accept_prefixed(view: str, found: Match[str]) -> Span | None:
+def _accept_prefixed(_view: str, found: Match[str]) -> Span | None:
     """Only sk- is written before words too; for the other prefixes it is enough that nobody wrote XXXX behind them."""
     if found[0].startswith("sk-"):
-        return _accept_random(view, found)
+        return found.span() if any(map(is_random, _LONG_PART.findall(found[0]))) else None
     return found.span() if len(set(found[0])) >= _FEWEST_DIFFERENT else None
 
 
 def _accept_key(_view: str, found: Match[str]) -> Span | None:
     return found.span("key") if is_random(found["key"]) else None
+
+
+def _accept_password(_view: str, found: Match[str]) -> Span | None:
+    return None if found["key"].lower() in _NO_PASSWORD else found.span("key")
 
 
 def _api_keys(view: str) -> Iterator[Span]:
@@ -109,6 +117,10 @@ def _has_bearer(view: str) -> bool:
     return "earer" in view or "BEARER" in view
 
 
+def _has_account(view: str) -> bool:
+    return "@" in view and "://" in view
+
+
 def _has_private_key(view: str) -> bool:
     return "PRIVATE KEY" in view or "PuTTY-" in view
 
@@ -118,4 +130,5 @@ KEYS = (
     Detector("jwt", _TOKEN.search, partial(accepted, _JWT, matched)),
     Detector("api_key", _TOKEN.search, _api_keys),
     Detector("bearer_token", _has_bearer, partial(accepted, _BEARER, _accept_key)),
+    Detector("url_password", _has_account, partial(accepted, _URL_PASSWORD, _accept_password)),
 )

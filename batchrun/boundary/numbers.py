@@ -37,8 +37,8 @@ _LABEL = re.compile(
     r"|[?&](?:item|goods|product|sku|order)?_?id)(?:是|为)?[\s:：#＃='\"（(]{0,4}$",
     re.IGNORECASE,
 )
-_AMOUNT_BEFORE = re.compile(r"[¥￥$€£] ?$|[0-9][.,]$")
-_AMOUNT_AFTER = re.compile(r"[.,][0-9]| ?(?:元|円|美元|[¥￥%％])")
+_AMOUNT_BEFORE = re.compile(r"[¥￥$€£] ?$|[0-9]\.$")
+_AMOUNT_AFTER = re.compile(r"\.[0-9]| ?(?:元|円|美元|[¥￥%％])")
 
 
 def _is_labelled_otherwise(view: str, start: int) -> bool:
@@ -94,7 +94,9 @@ _MOBILE = re.compile(
     r"(?![0-9A-Za-z_])"
 )
 _COUNTRY = re.compile(rf"(?:(?:\+|00) ?86|(?<![0-9.\-])86)[)）]?{_GAP}?$|[(（](?:\+|00)?86[)）]{_GAP}?$")
-_MOBILE_WORD = re.compile(r"(?<![A-Za-z])(?:tel|telephone|phone|mobile|mob|cell|wechat|weixin|wx|vx|v)$", re.IGNORECASE)
+_MOBILE_WORD = re.compile(
+    r"(?<![A-Za-z])(?:tel|telephone|phone|mobile|mob|cell|wechat|weixin|wx|vx|v)_?$", re.IGNORECASE
+)
 _MOBILE_BEFORE = re.compile(rf"(?<![0-9])(?:86)?{_NETWORK}[0-9]{{8}}-$")
 _MOBILE_AFTER = re.compile(rf"-(?:86)?{_NETWORK}[0-9]{{8}}(?![0-9])")
 _ROW_BEFORE = re.compile(r"(?<![0-9])[0-9]{1,4} {1,2}$")
@@ -166,7 +168,7 @@ _LANDLINE = re.compile(
     rf"[(（0](?:(?<=0){_AREA}(?P<bare>{_GAP}?)|(?<=[(（]) ?(?:(?:\+|00)?86[- ]?)?0{_AREA} ?[)）] ?-? ?)"
     r"(?!20[0-3][0-9](?:0[1-9]|1[0-2])[0-3][0-9])"  # a date behind a code
     r"(?P<number>[2-8](?:[0-9]{6,7}|[0-9]{3}[ \-][0-9]{3,4}|[0-9]{2}[ \-][0-9]{4}))"
-    r"(?![0-9A-Za-z_]|[.,/][0-9])"
+    r"(?![0-9A-Za-z_]|[./][0-9])"
 )
 _LANDLINE_WORD = re.compile(r"电话|座机|固话|热线|传真|tel|phone|fax", re.IGNORECASE)
 _HYPHEN_BEFORE = re.compile(r"[0-9A-Za-z][.\-/]$")

@@ -54,7 +54,7 @@ _NUMERAL_SET = "[" + "".join(_NUMERALS) + "]"
 #: So long a run of numerals is read out digit by digit; a shorter one is words.
 _NUMERAL_RUN = re.compile(f"{_NUMERAL_SET}(?={_NUMERAL_SET}){_NUMERAL_SET}{{10,}}")
 _NUMERAL_DIGITS = str.maketrans(_NUMERALS)
-_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrtbf])")
+_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrtbf])|%(?:0[9AaDd]|2[0-9A-Fa-f]|3[A-Fa-f])")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -94,8 +94,8 @@ def _to_digits(run: re.Match[str]) -> str:
 
 
 def _unescape(text: str) -> str:
-    """Blank the escapes of JSON inside a string, such as a tool call's arguments: their letters are no neighbours."""
-    return _ESCAPE.sub(_to_blanks, text) if "\\" in text else text
+    """Blank the escapes of JSON in a string, as in a tool call's arguments, and of links: they are no neighbours."""
+    return _ESCAPE.sub(_to_blanks, text) if "\\" in text or "%" in text else text
 
 
 def _to_blanks(escape: re.Match[str]) -> str:

@@ -197,6 +197,10 @@ def jwt(draw: Draw) -> str:
     return f"{head}.{body}.{segment(draw, 32)}"
 
 
+def password(draw: Draw) -> str:
+    return token(draw, draw.randrange(6, 20), string.ascii_letters + string.digits + "!#_-.~")
+
+
 def private_key(draw: Draw) -> str:
     kind = draw.choice(
         ("RSA PRIVATE KEY", "PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "PGP PRIVATE KEY BLOCK")
@@ -276,13 +280,14 @@ SPELLED: dict[str, Maker] = {
     "jwt": jwt,
     "bearer_token": lambda draw: segment(draw, draw.randrange(20, 60)),
     "private_key": private_key,
+    "url_password": password,
 }
 #: Words around an item; an empty pair is an item on its own, adjacent to whatever stands there.
 AROUND: dict[str, tuple[tuple[str, str], ...]] = {
     "resident_id": (("身份证号：", ""), ("身份证", "已登记"), ("", "是他的证件"), ("", ""),
                     ("（", "）"), ('"idCard":"', '"')),
     "mobile": (("电话：", ""), ("手机号", "请联系"), ("加微信", "咨询"), ("", "，找我"), ("", ""),
-               ("（", "）"), ("tel:", "。"), ("致电 ", " 或"),
+               ("（", "）"), ("tel:", "。"), ("致电 ", " 或"), ("1,张伟,", ",25"),
                ("vx", "详聊"), ('{"phone": "', '"}')),
     "landline": (("电话：", ""), ("座机", "转801"), ("热线", "咨询"), ("", "打这个"), ("", ""), ("（", "）")),
     "bank_card": (("卡号：", ""), ("银行卡", "尾号"), ("请转账到", "，谢谢"), ("工商银行 ", " 张伟"),
@@ -294,6 +299,7 @@ AROUND: dict[str, tuple[tuple[str, str], ...]] = {
     "api_key": (("密钥", "别外传"), ("OPENAI_API_KEY=", ""), ('"', '"'), ("key: ", "\n"), ("", ""), ("用", "调用")),
     "jwt": (("token: ", ""), ("", ""), ("Cookie: session=", ";"), ("令牌", "过期")),
     "bearer_token": (("Authorization: Bearer ", ""), ("-H 'authorization: bearer ", "'"), ("Bearer ", "\n")),
+    "url_password": (("mysql://root:", "@db.example.cn/shop"), ("http://admin:", "@gw/"), ("redis://:", "@r:6379")),
     "private_key": (("", ""), ("私钥：\n", "\n"), ("文件内容：", "。")),
 }  # fmt: skip
 ORDER_AROUND = (
