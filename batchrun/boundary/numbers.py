@@ -63,7 +63,9 @@ def _is_alnum_before(view: str, start: int) -> bool:
 
 # --- resident ids -----------------------------------------------------------------------------------------------
 
-_RESIDENT_ID = re.compile(r"[1-9](?<![0-9].)(?:[ \-]?[0-9]){16}[ \-]?[0-9Xx](?![0-9A-Za-z])")
+_RESIDENT_ID = re.compile(
+    r"[1-9](?<![0-9].)(?:[ \-]?[0-9]){5}[ \-]?(?:1[ \-]?[89]|2[ \-]?0)(?:[ \-]?[0-9]){9}[ \-]?[0-9Xx](?![0-9A-Za-z])"
+)
 _OLD_RESIDENT_ID = re.compile(r"[1-8](?<![0-9A-Za-z_].)[0-9]{14}(?![0-9A-Za-z_]|[.\-][0-9])")
 _ID_WORD = re.compile(r"身份证|证件号|公民身份|居民身份|id ?card", re.IGNORECASE)
 
@@ -250,7 +252,10 @@ _PASSPORT = re.compile(
     r"(?![0-9A-Za-z_]|[.\-][0-9])"
 )
 _PASSPORT_WORD = re.compile(r"护照|passport", re.IGNORECASE)
-_SOCIAL_CREDIT = re.compile(r"[1-9ANYany](?<![0-9A-Za-z].)(?:[0-9A-Za-z]{17}|(?:[ \-]?[0-9A-Za-z]){17})(?![0-9A-Za-z])")
+#: Not one by one: a row of single digits would cost a check at each of them.
+_SOCIAL_CREDIT = re.compile(
+    r"[1-9ANYany](?<![0-9A-Za-z].)(?![ \-].[ \-])(?:[0-9A-Za-z]{17}|(?:[ \-]?[0-9A-Za-z]){17})(?![0-9A-Za-z])"
+)
 _SOCIAL_CREDIT_FORM = re.compile(
     r"(?:1[1239]|2[19]|3[1-59]|4[19]|5[1239]|6[129]|7[129]|8[19]|9[123]|A[19]|N[1239]|Y1)(?P<region>[0-9]{2})[0-9]{4}"
     r"(?P<organisation>[0-9A-Z]{9})[0-9A-Z]"
