@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from batchrun.changes import Changes
+from batchrun.guard import comparing
 from batchrun.ids import IdIndex
 from batchrun.items import ItemReader
 from batchrun.lines import expand_inputs
@@ -206,8 +207,9 @@ class _Auditor:
         job, manifest = self._located.job, self._located.manifest
         compiled = Schema.of(job.structured)
         schema = compiled.text if compiled else None
-        accepted = accepted_builders(job, schema, list(manifest.get("accepted") or []))
-        builders = [RequestBuilder(job, schema), *accepted]
+        guard = comparing(job)
+        accepted = accepted_builders(job, schema, list(manifest.get("accepted") or []), guard)
+        builders = [RequestBuilder(job, schema, guard=guard), *accepted]
         return Changes(self._found.index, recipe_of(made_from(job, schema)), builders)
 
     def _name_those_not_in_the_input(self) -> None:

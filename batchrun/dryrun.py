@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchrun.endpoint.target import target_of
+from batchrun.guard import guard_of
 from batchrun.items import ItemReader
 from batchrun.knowledge import Knowledge
 from batchrun.lines import expand_inputs
@@ -36,6 +37,9 @@ class DryRun:
     failures_by_kind: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    #: How the data boundary was looked after, and how many items have hits, by detector.
+    scan: str = "off"
+    hits: Counter[str] = field(default_factory=Counter)
 
     @property
     def failures(self) -> int:
@@ -60,6 +64,7 @@ class DryRun:
             },
             "request_bytes": self.bytes,
             "estimated_prompt_tokens": round(self.estimated_prompt_tokens),
+            "data_boundary": {"scan": self.scan, "items_by_detector": dict(sorted(self.hits.items()))},
             "problems": self.problems,
             "warnings": self.warnings,
         }
@@ -71,7 +76,8 @@ def dry_run(job: Job, limit: int | None = None) -> DryRun:
     text = schema.text if schema else None
     variables = environment(job)
     knowledge = Knowledge(fill(job, variables), target_of(job), text, variables)
-    builder = RequestBuilder(job, text, adapt=knowledge.compiler.adapt)
+    guard = guard_of(job, text)
+    builder = RequestBuilder(job, text, adapt=knowledge.compiler.adapt, guard=guard)
     templated = bool(job.prompt and job.prompt.user)
     reader = ItemReader(expand_inputs(job.input), encoding=job.encoding, templated=templated)
     found = DryRun()
@@ -90,5 +96,8 @@ def dry_run(job: Job, limit: int | None = None) -> DryRun:
             characters = len(made.body.decode())
             wide = (len(made.body) - characters) / 2  # three bytes a Chinese character in UTF-8
             found.estimated_prompt_tokens += wide * _TOKENS_PER_WIDE + (characters - wide) * _TOKENS_PER_OTHER
+    found.scan = job.data_boundary.scan
+    if guard is not None:
+        found.hits = guard.counts
     found.warnings = [*knowledge.notes, *knowledge.compiler.warnings]
     return found

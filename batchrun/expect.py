@@ -172,6 +172,20 @@ def inputs(value: object) -> tuple[str, ...]:
     raise ValueError("a path, a glob, or a list of them")
 
 
+def texts(value: object) -> tuple[str, ...]:
+    """Give a list of texts that are not empty."""
+    if isinstance(value, list) and all(isinstance(one, str) and one for one in value):
+        return tuple(value)
+    raise ValueError("a list of texts that are not empty")
+
+
+def named_texts(value: object) -> dict[str, str]:
+    """Give a table of texts that are not empty."""
+    if isinstance(value, dict) and all(isinstance(one, str) and one for one in value.values()):
+        return value
+    raise ValueError('a table of names and texts, such as { case = "CASE-[0-9]{6}" }')
+
+
 def zero_or_duration(value: object) -> float:
     """Give seconds, as `duration` does; 0 is fine too."""
     return 0.0 if value == 0 and not isinstance(value, bool) else duration(value)

@@ -138,10 +138,24 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class DataBoundary:
-    """What the user states about the data. Remote endpoints need `classification = "non-sensitive"`."""
+    """What the user states about the data, and how it is looked through before it leaves.
+
+    Remote endpoints need `classification = "non-sensitive"`; `by_flag` tells that this was said on the command line.
+    `detectors` names those that look, all of them where it is None; `patterns` are regular expressions by name;
+    `words_file` has a word a line. `include` and `skip` name fields of the items, dotted where nested. `restore` puts
+    what was redacted back into the outputs.
+    """
 
     classification: str | None = None
     scan: Literal["block", "redact", "warn", "off"] = "block"
+    detectors: tuple[str, ...] | None = None
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    words_file: Path | None = None
+    include: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    restore: bool = False
+    by_flag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +278,17 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
     ),
     "data_boundary": (
         DataBoundary,
-        {"classification": expect.text, "scan": expect.one_of("block", "redact", "warn", "off")},
+        {
+            "classification": expect.text,
+            "scan": expect.one_of("block", "redact", "warn", "off"),
+            "detectors": expect.texts,
+            "patterns": expect.named_texts,
+            "words": expect.texts,
+            "words_file": expect.path,
+            "include": expect.texts,
+            "skip": expect.texts,
+            "restore": expect.flag,
+        },
     ),
     "simulator": (
         SimulatorOptions,
@@ -436,6 +460,7 @@ class _Reader:
             (None, "env_file"),
             ("endpoint", "api_key_file"),
             ("structured", "schema"),
+            ("data_boundary", "words_file"),
         ):
             table = values if section is None else values.get(section, {})
             if key in table:
@@ -544,6 +569,9 @@ def _impossible(job: Job) -> list[_Problem]:
         for key, value in job.params.items()
         if not _is_json(value)
     ]
+    boundary = job.data_boundary
+    if boundary.restore and boundary.scan != "redact":
+        problems.append(("data_boundary.restore", 'data_boundary.restore needs data_boundary.scan = "redact"'))
     reserved = {"messages", "stream", "stream_options"} & set(job.params)
     problems += [(f"params.{key}", f"params.{key}: set by batchrun, remove it") for key in sorted(reserved)]
     return problems
@@ -587,10 +615,7 @@ def _usable_encoding(name: str) -> bool:
 
 def _unavailable(job: Job) -> list[_Problem]:
     """Name what a job may ask for and this version does not do yet, so that nobody relies on it."""
-    wanted = {
-        "budget.max_cost": ("budget.max_cost (--max-cost)", job.budget.max_cost is not None),
-        "data_boundary.scan": ('data_boundary.scan = "redact"', job.data_boundary.scan == "redact"),
-    }  # fmt: skip
+    wanted = {"budget.max_cost": ("budget.max_cost (--max-cost)", job.budget.max_cost is not None)}
     words = "is not available in this version of batchrun"
     return [(key, f"{what} {words}") for key, (what, asked) in wanted.items() if asked]
 
@@ -612,6 +637,8 @@ def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
         key_file = path(endpoint.api_key_file)
         made["endpoint"] = dataclasses.replace(endpoint, api_key_file=key_file, dialect=own_dialect)
         made["structured"] = dataclasses.replace(structured, schema=path(structured.schema))
+        boundary = made.get("data_boundary", DataBoundary())
+        made["data_boundary"] = dataclasses.replace(boundary, words_file=path(boundary.words_file))
         made["budget"] = dataclasses.replace(budget, max_failures=share and expect.max_failures(share))
         job = Job(
             input=tuple(one if one == "-" else str(folder / one) for one in value["input"]),

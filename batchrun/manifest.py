@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import sys
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchrun.job import as_plain
+from batchrun.job import as_plain, is_loopback
 from batchrun.records import utc_now
 from batchrun.version import __version__
 
@@ -51,6 +53,11 @@ class Manifest:
         if retry and retry.changed and {"set": dict(retry.changed)} not in self.accepted:
             self.accepted.append({"set": dict(retry.changed)})
         self._crash: Any = before.get("last_crash")
+        #: Who stated what about the data and when, in all runs; one statement the same as the last is not repeated.
+        self._statements: list[dict[str, Any]] = list((before.get("data_boundary") or {}).get("statements") or [])
+        statement = _statement(job)
+        if statement is not None and not _is_repeated(statement, self._statements):
+            self._statements.append(statement)
 
     @property
     def is_of_a_run(self) -> bool:
@@ -71,6 +78,16 @@ class Manifest:
         self._crash = as_plain(crash)
         return crash
 
+    def boundary_in_words(self) -> str:
+        """Say in one line what is stated about the data, by whom, and how it is looked through."""
+        boundary = self._job.data_boundary
+        if _stays_here(self._job):
+            said = "the endpoint is on this machine, so nothing need be stated"
+        else:
+            last = self._statements[-1]
+            said = f"{boundary.classification} data, says {last['by']} by {last['how']} on {last['at'][:10]}"
+        return f"{said}; scan: {boundary.scan}"
+
     def value(self, summary: Summary | None, files: list[InputFile] | None) -> dict[str, Any]:
         """Give the manifest as JSON values; without a summary the run goes on, without files they are as before."""
         job, retry = self._job, self._retry
@@ -87,8 +104,51 @@ class Manifest:
             "accepted": self.accepted,
             "retry": retry and {"kinds": sorted(retry.kinds), "set": dict(retry.changed)},
             "last_crash": self._crash,
-            "data_boundary": {"classification": job.data_boundary.classification, "scanned": False},
+            "data_boundary": {
+                "classification": job.data_boundary.classification,
+                "statements": self._statements,
+                "scan": job.data_boundary.scan,
+            },
             "input": self._before.get("input", []) if files is None else [as_plain(file) for file in files],
             "versions": {"python": sys.version.split()[0], "batchrun": __version__},
             "summary": summary and summary.as_dict(),
         }
+
+
+#: What who confirms it states.
+BOUNDARY_STATEMENT = (
+    "The data holds no sensitive personal data, no confidential customer data, no regulated data and no "
+    "residency-bound data, and may be sent again."
+)
+
+
+def _stays_here(job: Job) -> bool:
+    return bool(job.endpoint.simulate) or is_loopback(str(job.endpoint.base_url))
+
+
+def _statement(job: Job) -> dict[str, Any] | None:
+    """Give what is stated about a job's data, None where nothing leaves this machine."""
+    if _stays_here(job):
+        return None
+    boundary = job.data_boundary
+    how = "--confirm-non-sensitive" if boundary.by_flag else str(job.path or "the program that made the job")
+    return {
+        "classification": boundary.classification,
+        "statement": BOUNDARY_STATEMENT,
+        "by": _user(),
+        "how": as_plain(how),
+        "at": utc_now(),
+        "base_url": job.endpoint.base_url,
+    }
+
+
+def _is_repeated(statement: dict[str, Any], before: list[dict[str, Any]]) -> bool:
+    return bool(before) and {**before[-1], "at": None} == {**statement, "at": None}
+
+
+def _user() -> str:
+    """Give the name of the user whose process this is, or the number where it has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from functools import wraps
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import orjson
 
@@ -17,10 +17,12 @@ from batchrun.structured import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from jinja2 import Template
 
     from batchrun.job import Job
+    from batchrun.records import Looked
 
 #: How a schema is asked for in words. It holds the word JSON, which some providers demand for `json_object`.
 SCHEMA_INSTRUCTION = (
@@ -36,19 +38,28 @@ _TEXT_FILTERS = (
 REASK_INSTRUCTION = "上面的输出不能使用：{reason}\n请重新输出，只输出一个符合要求的 JSON 值，不要输出其他任何文字。"
 
 
+class Looking(Protocol):
+    """Who looks at what is about to leave."""
+
+    def look(self, item: Item, body: dict[str, Any]) -> Looked:
+        """Look through the part of an item's request body that is not the job's own."""
+
+
 class RequestBuilder:
     """Makes the request of each item of a job. Raises `JobError` for a template that cannot be compiled."""
 
     def __init__(
         self, job: Job, schema: bytes | None, overrides: Mapping[str, Any] | None = None,
-        adapt: Callable[[dict[str, Any]], Adapted] | None = None,
+        adapt: Callable[[dict[str, Any]], Adapted] | None = None, guard: Looking | None = None,
     ) -> None:  # fmt: skip
         """`schema` is the JSON text of the job's schema, if it has one; `overrides` win over job and item.
 
-        `adapt` fits a body to the endpoint in place. Fingerprints are of what was asked for, before it.
+        `guard` looks at what of a body is not the job's own. `adapt` fits a body to the endpoint in place; fingerprints
+        are of what was asked for, before it.
         """
         self._overrides = overrides or {}
         self._adapt = adapt
+        self._guard = guard
         prompt = job.prompt
         self._user = _Template("prompt.user", prompt.user, job) if prompt and prompt.user else None
         self._system = _Template("prompt.system", prompt.system, job) if prompt and prompt.system else None
@@ -65,12 +76,22 @@ class RequestBuilder:
             self._params = {**parameters(mode, orjson.loads(schema)), **self._params}
             if mode in ("prompt", "json_object"):
                 self._schema_text = in_words(schema)
+        self._own = {"model": self._model, **self._params, **self._overrides}
 
     def build(self, item: Item) -> Request | Failure:
-        """Make the request of an item, or the `invalid_input` failure that says why there is none."""
+        """Make the request of an item, or the failure that says why there is none."""
         try:
             body = self._body(item)
-            return self._request(body)
+            if self._guard is None:
+                return self._request(body)
+            looked = self._guard.look(item, self._not_of_the_job(body))
+            if looked.problem is not None:
+                return Failure(
+                    item.id, item.line, ErrorKind.DATA_BOUNDARY, f"line {item.line}: {looked.problem}", item.raw
+                )
+            request = self._request({**body, **looked.body})
+            request.warnings, request.redacted = looked.warnings, looked.redacted
+            return request  # noqa: TRY300
         except _UnsendableError as error:
             kind = ErrorKind.BAD_REQUEST
             message = str(error)
@@ -82,12 +103,18 @@ class RequestBuilder:
     def reask(self, request: Request, answer: str, reason: str) -> Request:
         """Make the request that sends an invalid answer back with what was wrong with it."""
         body = json.loads(request.body)  # whole numbers of any length stay as they are
+        redacted = request.redacted
         body["messages"] = [
             *request.messages,
             {"role": "assistant", "content": answer},
-            {"role": "user", "content": REASK_INSTRUCTION.format(reason=reason)},
+            {
+                "role": "user",
+                "content": REASK_INSTRUCTION.format(reason=redacted.redact(reason) if redacted else reason),
+            },
         ]
-        return self._request(body)
+        again = self._request(body)
+        again.warnings, again.redacted = request.warnings, redacted
+        return again
 
     def _request(self, body: dict[str, Any]) -> Request:
         text = _dump(body)
@@ -102,6 +129,11 @@ class RequestBuilder:
             if adapted.changed:
                 request.body = _dump(body)
         return request
+
+    def _not_of_the_job(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Give what of a body is not said by the job for all items alike."""
+        own = self._own
+        return {key: value for key, value in body.items() if key not in own or value is not own[key]}
 
     def _body(self, item: Item) -> dict[str, Any]:
         # `parse_line` takes an item for a Batch line only where it has no prompt and no messages of its own.
@@ -143,10 +175,36 @@ def made_from(job: Job, schema: bytes | None) -> dict[str, Any]:
         "structured.mode": effective_mode(job) if schema else None,
         "structured.schema": orjson.loads(schema) if schema else None,
         "encoding": job.encoding,
+        **_redaction(job),
     }
 
 
-def accepted_builders(job: Job, schema: bytes | None, accepted: list[dict[str, Any]]) -> list[RequestBuilder]:
+def _redaction(job: Job) -> dict[str, Any]:
+    """Give what of the data boundary changes requests; where it only looks at them, nothing."""
+    boundary = job.data_boundary
+    if boundary.scan != "redact":
+        return {}
+    return {
+        "data_boundary.scan": "redact",
+        "data_boundary.detectors": boundary.detectors and list(boundary.detectors),
+        "data_boundary.patterns": dict(boundary.patterns),
+        "data_boundary.words": list(boundary.words),
+        "data_boundary.words_file": boundary.words_file and _hash_of(boundary.words_file),
+        "data_boundary.include": list(boundary.include),
+        "data_boundary.skip": list(boundary.skip),
+    }
+
+
+def _hash_of(path: Path) -> str | None:
+    try:
+        return blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return None  # whoever needs the words says so
+
+
+def accepted_builders(
+    job: Job, schema: bytes | None, accepted: list[dict[str, Any]], guard: Looking | None
+) -> list[RequestBuilder]:
     """Give builders for other requests whose results count as the job's: retried with changed parameters (`set`),
     or parsed again under the schema that the job has now (`schema` and `mode` are those that it had).
     """
@@ -157,7 +215,7 @@ def accepted_builders(job: Job, schema: bytes | None, accepted: list[dict[str, A
             text = orjson.dumps(other["schema"]) if other["schema"] is not None else None
             mode = other["mode"]
         structured = replace(job.structured, mode=mode)
-        builders.append(RequestBuilder(replace(job, structured=structured), text, other.get("set")))
+        builders.append(RequestBuilder(replace(job, structured=structured), text, other.get("set"), guard=guard))
     return builders
 
 

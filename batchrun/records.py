@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import orjson
 
@@ -188,6 +188,30 @@ class Request:
     climbs: bool = False
     #: How often something to be left out had been found when it was built.
     generation: int = 0
+    #: What of the item is to be looked at by somebody, for its result.
+    warnings: tuple[str, ...] = ()
+    #: What stands in it for what must not leave, if anything does.
+    redacted: Redacted | None = None
+
+
+class Redacted(Protocol):
+    """Placeholders, and what they stand for."""
+
+    def redact(self, text: str) -> str:
+        """Put placeholders into another text that goes the same way."""
+
+    def restore(self, value: Any) -> Any:
+        """Put what they stand for back into a JSON value."""
+
+
+@dataclass(slots=True)
+class Looked:
+    """What a look at a body that is about to leave found: the `problem` for which it must not, or the body to send."""
+
+    body: dict[str, Any]
+    problem: str | None = None
+    warnings: tuple[str, ...] = ()
+    redacted: Redacted | None = None
 
 
 @dataclass(slots=True)

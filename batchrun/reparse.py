@@ -14,6 +14,7 @@ import orjson
 
 from batchrun.endpoint.answers import understand
 from batchrun.endpoint.recognise import choose
+from batchrun.guard import comparing
 from batchrun.items import ItemReader, parse_line
 from batchrun.job import JobError, as_plain
 from batchrun.lines import expand_inputs
@@ -84,6 +85,8 @@ def reparse(located: Located) -> Reparsed:
 class _Reparser:
     def __init__(self, located: Located, store: RunDirectory) -> None:
         self._job, self._store, self._manifest = located.job, store, located.manifest
+        if self._job.data_boundary.restore:
+            raise JobError("data_boundary.restore: the stored answers hold placeholders, which reparse cannot put back")
         schema = Schema.of(self._job.structured)
         text = schema.text if schema else None
         self._judge = Judge(schema)
@@ -94,7 +97,9 @@ class _Reparser:
         self._accepted = list(self._manifest.get("accepted") or [])
         self._old_recipe = self._accept_old_schema()
         #: Make the requests that the stored answers may be answers to.
-        self._builders = [RequestBuilder(self._job, text), *accepted_builders(self._job, text, self._accepted)]
+        guard = comparing(self._job)
+        accepted = accepted_builders(self._job, text, self._accepted, guard)
+        self._builders = [RequestBuilder(self._job, text, guard=guard), *accepted]
         self._failing: dict[bytes, EndpointError] = {}
         self._cured: set[bytes] = set()
         self._done = Reparsed(str(located.folder))

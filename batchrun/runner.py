@@ -15,6 +15,7 @@ from batchrun.endpoint.target import target_of
 from batchrun.estimate import TokenEstimate
 from batchrun.expect import Percent
 from batchrun.feed import Feed, in_thread
+from batchrun.guard import comparing, guard_of
 from batchrun.items import ItemReader
 from batchrun.knowledge import Knowledge
 from batchrun.lines import InputError, count_items, expand_inputs
@@ -67,6 +68,8 @@ _CANARY_PATIENCE_S = 10.0
 _CANARIES = 5
 _MIN_SAMPLE = 20
 _SLOWEST_SHOWN = 3
+#: The warning of a result in whose output stands what was taken out of its request.
+_RESTORED = "data_boundary:restored"
 #: Judging longer texts than this may take longer than the event loop should be held up.
 _LONG_CHARS = 5_000
 #: So many different warnings are counted each by itself.
@@ -97,8 +100,9 @@ class Runner:
         #: Fits requests to the endpoint.
         self._compiler = compiler = self._knowledge.compiler
         #: Makes the requests by which items are compared: those of the job as it stands, whatever the endpoint takes.
-        self._own_builder = RequestBuilder(job, schema)
-        self._builder = RequestBuilder(job, schema, changed, compiler.adapt)
+        self._guard = guard_of(job, schema)
+        self._own_builder = RequestBuilder(job, schema, guard=comparing(job))
+        self._builder = RequestBuilder(job, schema, changed, compiler.adapt, self._guard)
         self._is_changed = bool(changed)
         self._made = made_from(job, schema)
         self._recipe = recipe_of(self._made)
@@ -148,6 +152,7 @@ class Runner:
             self._manifest = Manifest(
                 self.job, self._target.dialect.name, self._store.manifest(), self._made, self._retry
             )
+            self._observer.notice("data_boundary", self._manifest.boundary_in_words())
             await self._tell_of_crash()
             self._selection = self._select()
             await self._selection.prepare(self._begin, lambda: self._stop is not None)
@@ -186,7 +191,8 @@ class Runner:
         if self._retry is not None:
             return FromQueue(self.job, self._store, self._retry.kinds, self._limit)
         schema = self._schema.text if self._schema else None
-        builders = [self._own_builder, *accepted_builders(self.job, schema, self._manifest.accepted)]
+        guard = comparing(self.job)
+        builders = [self._own_builder, *accepted_builders(self.job, schema, self._manifest.accepted, guard)]
         return FromInput(
             self.job, self._paths, self._store, builders, self._made, self._recipe, self._on_change, self._limit
         )
@@ -424,9 +430,9 @@ class Runner:
         """Judge a response and record what it is; False if it goes back to the model once more."""
         if "x-simulated" in response.provider.headers:
             self._simulated = True
-        verdict = await self._judged(response, self._compiler.mode(work.way or Way()))
+        verdict = await self._judged(work, response)
         if verdict.problem is None:
-            self._succeed(work, response, verdict.value, verdict.extraction)
+            self._succeed(work, response, verdict)
             return True
         error = EndpointError(verdict.kind, verdict.problem, provider=response.provider)
         said = response.arguments or response.text
@@ -441,9 +447,11 @@ class Runner:
         self._give_up(work, error)
         return True
 
-    async def _judged(self, response: Response, mode: str) -> Verdict:
+    async def _judged(self, work: Work, response: Response) -> Verdict:
         """Judge a response; a long one in a thread, so that the others do not wait for it."""
-        arguments = (response.text, mode, response.arguments)
+        redacted = work.request.redacted if self.job.data_boundary.restore else None
+        mode = self._compiler.mode(work.way or Way())
+        arguments = (response.text, mode, response.arguments, None if redacted is None else redacted.restore)
         if self._schema is None or len(response.arguments or response.text or "") < _LONG_CHARS:
             return self._judge.judge(*arguments)
         try:
@@ -451,8 +459,9 @@ class Runner:
         except asyncio.CancelledError:  # what was answered and paid for is written, whatever else is broken off
             return self._judge.judge(*arguments)
 
-    def _succeed(self, work: Work, response: Response, output: Any, extraction: Any) -> None:
-        for warning in response.warnings:
+    def _succeed(self, work: Work, response: Response, verdict: Verdict) -> None:
+        warnings = (*work.request.warnings, _RESTORED) if verdict.restored else work.request.warnings
+        for warning in (*response.warnings, *warnings):
             if warning not in self._warnings and len(self._warnings) >= _MAX_WARNINGS:
                 warning = "other warnings, see the records"  # noqa: PLW2901
             self._warnings[warning] = self._warnings.get(warning, 0) + 1
@@ -460,8 +469,9 @@ class Runner:
         self._rate.add(1, 0)
         duration = self._now() - work.started_at
         result = Result(
-            work.item, output, response, work.usage, work.attempts, duration, extraction, work.fingerprint_hex
-        )
+            work.item, verdict.value, response, work.usage, work.attempts, duration, verdict.extraction,
+            work.fingerprint_hex, warnings,
+        )  # fmt: skip
         self._store.add_result(result, work.fingerprint, work.replaces)
 
     def _give_up(self, work: Work, error: EndpointError) -> bool:

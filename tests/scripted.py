@@ -139,6 +139,7 @@ class Scripted:
         raw = await reader.readexactly(int(dict(headers).get("content-length", 0)))
         messages = json.loads(raw or b"{}").get("messages", [])
         prompt = next((one["content"] for one in reversed(messages) if one["role"] == "user"), "")
+        prompt = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
         self._attempts[prompt] += 1
         self._open[prompt] += 1
         call = Call(

@@ -182,7 +182,8 @@ def test_the_json_log_stays_json_whatever_a_name_holds(batchrun, simulator, job,
     job(simulator())
     folder = "a\x1b[31m\x85\u202e\u2028b"
     ended = batchrun("run", "job.toml", "-o", folder, "--log-format", "json")
-    (line,) = ended.err.split("\n")[:-1]
+    boundary, line = ended.err.split("\n")[:-1]
+    assert json.loads(boundary)["event"] == "data_boundary"
     assert json.loads(line)["summary"]["files"]["results"] == f"{folder}/results.jsonl"
     assert not set("\x1b\x85\u202e\u2028") & set(ended.err)
     assert (tmp_path / folder / "results.jsonl").exists()
@@ -314,7 +315,7 @@ def test_a_second_interrupt_ends_at_once(simulator, job, start, tmp_path):
     process = start(*run, "--log-format", "json")
     until(lambda: (tmp_path / "out/run.json").exists())
     process.send_signal(signal.SIGINT)
-    assert b"stopping" in process.stderr.readline()
+    assert [json.loads(process.stderr.readline())["event"] for _ in range(2)] == ["data_boundary", "stopping"]
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)

@@ -329,7 +329,6 @@ def test_a_path_that_no_file_can_have_is_refused(batchrun, tmp_path):
         ("[canary]\nx = 1", "[canary]"),
         ("[notify]", "[notify]"),
         ("[budget]\nmax_cost = 1", "budget.max_cost"),
-        ("[data_boundary]\nscan = 'redact'", "data_boundary.scan"),
     ],
 )
 def test_what_this_version_lacks_is_refused_by_name(tmp_path, extra, name):

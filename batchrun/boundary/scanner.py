@@ -9,7 +9,7 @@ from typing import Any
 
 from batchrun.boundary.addresses import ADDRESSES
 from batchrun.boundary.detector import Detector, Span, as_written
-from batchrun.boundary.fields import Fields, path_of, rebuilt, texts
+from batchrun.boundary.fields import Fields, Place, path_of, rebuilt, texts
 from batchrun.boundary.keys import KEYS
 from batchrun.boundary.numbers import NUMBERS
 from batchrun.boundary.placeholders import LITERAL, Placeholders, lookalikes
@@ -85,23 +85,30 @@ class Scanner:
 
         `path` is what the value is called. The bytes of a data URL in base64 are skipped.
         """
+        return [Finding(self.name(place, path), hit) for place, _, hit in self.hits(value)]
+
+    def hits(self, value: Any) -> Iterator[tuple[Place, str, Hit]]:
+        """Yield the hits in a JSON value, each with its place and the text in which it is."""
         clean = self._clean
-        findings: list[Finding] = []
         for place, text in texts(value, self._fields):
             if text in clean:
                 continue
             hits = self.find(text)
-            findings += (Finding(path_of(place, path, self._masked), hit) for hit in hits)
+            yield from ((place, text, hit) for hit in hits)
             if not hits and len(clean) < _MOST_CLEAN and len(text) <= _LONGEST_CLEAN:
                 clean.add(text)
-        return findings
 
-    def redact(self, text: str, placeholders: Placeholders) -> str:
+    def name(self, place: Place, path: str = "") -> str:
+        """Give the path of a place, in which a key that is a hit itself is masked."""
+        return path_of(place, path, self._masked)
+
+    def redact(self, text: str, placeholders: Placeholders, spared: Callable[[str], bool] = lambda _: False) -> str:
         """Put a placeholder for every hit. What looks like a placeholder already gets one too, to come back as it was.
 
-        The same value gets the same placeholder for as long as `placeholders` is the same.
+        The same value gets the same placeholder for as long as `placeholders` is the same. Values that are `spared`
+        stay.
         """
-        hits = self._uncovered(text)
+        hits = self._uncovered(text, spared)
         if not hits:
             return text
         parts: list[str] = []
@@ -113,20 +120,23 @@ class Scanner:
             position = hit.end
         return "".join([*parts, text[position:]])
 
-    def redact_value(self, value: Any, placeholders: Placeholders) -> Any:
+    def redact_value(
+        self, value: Any, placeholders: Placeholders, spared: Callable[[str], bool] = lambda _: False
+    ) -> Any:
         """Give a copy of a JSON value with all its strings and keys redacted; a number with a hit becomes a string."""
-        return rebuilt(value, lambda text: self.redact(text, placeholders), self._fields)
+        return rebuilt(value, lambda text: self.redact(text, placeholders, spared), self._fields)
 
-    def _uncovered(self, text: str) -> list[Hit]:
+    def _uncovered(self, text: str, spared: Callable[[str], bool]) -> list[Hit]:
         """Give the hits in a text, and those that come to light when the ones beside them are gone."""
-        more = self._found(text) + [(LITERAL, start, end) for start, end in lookalikes(text)]
+        more = [one for one in self._found(text) if not spared(text[one[1] : one[2]])]
+        more += [(LITERAL, start, end) for start, end in lookalikes(text)]
         found: list[tuple[str, int, int]] = []
         for _ in range(_ROUNDS):
             if not more:
                 break
             found += more
             text = _covered(text, self._merged(more))
-            more = self._found(text)
+            more = [one for one in self._found(text) if not spared(text[one[1] : one[2]])]
         return self._merged(found) if found else []
 
     def _masked(self, text: str) -> str:

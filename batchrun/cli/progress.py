@@ -181,7 +181,7 @@ class Bar:
 
 
 #: Events that stop nothing; the summary and `run.json` have them.
-_IN_PASSING = frozenset({"profile", "learned", "outage", "paused"})
+_IN_PASSING = frozenset({"data_boundary", "profile", "learned", "outage", "paused"})
 
 
 class Quiet:

@@ -79,7 +79,7 @@ def retry(
     if concurrency is not None:
         job = dataclasses.replace(job, limits=dataclasses.replace(job.limits, concurrency=concurrency))
     if confirm_non_sensitive:
-        boundary = dataclasses.replace(job.data_boundary, classification="non-sensitive")
+        boundary = dataclasses.replace(job.data_boundary, classification="non-sensitive", by_flag=True)
         job = dataclasses.replace(job, data_boundary=boundary)
 
     def runner(display: Display) -> Runner:

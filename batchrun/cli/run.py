@@ -107,6 +107,7 @@ def _load(job_file: Path | None, flags: dict[str, Any]) -> Job:
         overrides["output"] = Path(expand_date(str(flags["output"])))
     if flags["confirm_non_sensitive"]:
         overrides["data_boundary.classification"] = "non-sensitive"
+        overrides["data_boundary.by_flag"] = True
     return load_job(job_file, overrides) if job_file else job_from_flags(overrides)
 
 

@@ -91,6 +91,13 @@ def _next_steps(summary: Summary, again: str) -> list[str]:
     return steps
 
 
+def _scanned(report: DryRun) -> str:
+    if report.scan == "off":
+        return "off: nobody looked for what must not leave"
+    found = ", ".join(f"{printable(name)} in {count:,}" for name, count in sorted(report.hits.items()))
+    return f"{report.scan}: {found or 'nothing found'}{' items' if found else ''}"
+
+
 def rehearsal(report: DryRun) -> list[str]:
     """Tell what a dry run found."""
     ready = f"{report.ready:,} ready to send, {report.failures:,} that would fail"
@@ -98,6 +105,7 @@ def rehearsal(report: DryRun) -> list[str]:
     if report.failures_by_kind:
         lines.append("failures  " + ", ".join(f"{count:,} {kind}" for kind, count in report.failures_by_kind.items()))
     lines += [f"          {printable(problem)}" for problem in report.problems]
+    lines.append(f"scan      {_scanned(report)}")
     lines += [f"warning   {printable(warning)}" for warning in report.warnings]
     if report.ready:
         lines.append(

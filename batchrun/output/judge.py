@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchrun.output.extract import extract_value
+from batchrun.output.extract import Finding, extract_value
 from batchrun.records import ErrorKind, Extraction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchrun.output.schema import Schema
 
 
@@ -20,6 +22,8 @@ class Verdict:
     extraction: Extraction | None = None
     problem: str | None = None
     kind: ErrorKind = ErrorKind.INVALID_OUTPUT
+    #: Whether something was put back into the value that had been taken out of the request.
+    restored: bool = False
 
 
 class Judge:
@@ -28,18 +32,42 @@ class Judge:
     def __init__(self, schema: Schema | None) -> None:
         self._schema = schema
 
-    def judge(self, text: str | None, mode: str, arguments: str | None = None) -> Verdict:
+    def judge(
+        self, text: str | None, mode: str, arguments: str | None = None, restore: Callable[[Any], Any] | None = None
+    ) -> Verdict:
         """Give the output of an answer: the JSON value in it that the schema takes; nothing that is not in it.
 
         `mode` is the way in which it was asked for. `arguments` of the call that takes outputs count more than text.
-        Texts of 100 KB take tens of milliseconds, the largest up to a second.
+        `restore` puts back into a value what had been taken out of the request. Texts of 100 KB take tens of
+        milliseconds, the largest up to a second.
         """
         if self._schema is None:
-            return Verdict(value=text)
+            return Verdict(value=text) if restore is None else _restored(Verdict(value=text), restore)
         said = text if arguments is None else arguments
         if said is None:
             return Verdict(problem="the answer holds tool calls and no text")
         found = extract_value(said, self._schema, as_arguments=arguments is not None)
-        if found.kind is not None:
-            return Verdict(problem=found.problem, kind=found.kind)
-        return Verdict(value=found.value, extraction=Extraction(mode, found.method, found.repairs))
+        failed = None if found.kind is None else Verdict(problem=found.problem, kind=found.kind)
+        if restore is None:
+            return failed or _verdict(found, mode)
+        # The schema is for the values, not for what stands in for them, which it may refuse.
+        bare = found if failed is None else extract_value(said, None, as_arguments=arguments is not None)
+        if bare.kind is not None:
+            return failed or Verdict(problem=bare.problem, kind=bare.kind)
+        verdict = _restored(_verdict(bare, mode), restore)
+        if failed is not None and not verdict.restored:
+            return failed
+        if self._schema.errors(verdict.value):  # in words they would repeat the values
+            return failed or Verdict(problem="with its values put back the output is not what the schema asks for")
+        return verdict
+
+
+def _verdict(found: Finding, mode: str) -> Verdict:
+    return Verdict(value=found.value, extraction=Extraction(mode, found.method, found.repairs))
+
+
+def _restored(verdict: Verdict, restore: Callable[[Any], Any]) -> Verdict:
+    value = restore(verdict.value)
+    verdict.restored = value != verdict.value
+    verdict.value = value
+    return verdict
