@@ -20,6 +20,7 @@ LOCK = HERE / "requirements.txt"
 
 
 def parts(version: str) -> tuple[int, ...]:
+    """Give a version's numbers, to be compared."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:4])
 
 
