@@ -205,8 +205,8 @@ class Job:
         return load_job(Path(path))
 
     def check(self) -> None:
-        """Raise `JobError` if values are impossible, contradict each other, or name what this version lacks."""
-        problems = [*_impossible(self), *_unavailable(self)]
+        """Raise `JobError` if values are impossible, or contradict each other."""
+        problems = _impossible(self)
         if problems:
             raise JobError(message for _, message in problems)
 
@@ -360,7 +360,7 @@ def build_job(
 
 
 def _look_for_problems(job: Job, reader: _Reader, overrides: Mapping[str, Any]) -> None:
-    for key, message in (*_impossible(job), *_unavailable(job)):
+    for key, message in _impossible(job):
         if key.startswith("params.") and key in reader.wrong:
             continue  # said already, with its line
         if overrides.get(key) is not None:
@@ -569,6 +569,9 @@ def _impossible(job: Job) -> list[_Problem]:
         for key, value in job.params.items()
         if not _is_json(value)
     ]
+    if job.budget.max_cost is not None and not (job.price and (job.price.input or job.price.output)):
+        words = "budget.max_cost (--max-cost) needs the prices of your account: [price] with input and output"
+        problems.append(("budget.max_cost", words))
     boundary = job.data_boundary
     if boundary.restore and boundary.scan != "redact":
         problems.append(("data_boundary.restore", 'data_boundary.restore needs data_boundary.scan = "redact"'))
@@ -611,13 +614,6 @@ def _usable_encoding(name: str) -> bool:
         return '{"a": 1}\n'.encode(name) == b'{"a": 1}\n'
     except (LookupError, ValueError):
         return False
-
-
-def _unavailable(job: Job) -> list[_Problem]:
-    """Name what a job may ask for and this version does not do yet, so that nobody relies on it."""
-    wanted = {"budget.max_cost": ("budget.max_cost (--max-cost)", job.budget.max_cost is not None)}
-    words = "is not available in this version of batchrun"
-    return [(key, f"{what} {words}") for key, (what, asked) in wanted.items() if asked]
 
 
 def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:

@@ -44,6 +44,7 @@ from batchrun.retry import Retries
 from batchrun.selection import FromInput, FromQueue, OnChange, Selection
 from batchrun.sending import JobRefusedError, Observer, Sender, Work
 from batchrun.settings import environment, read_key, resolve
+from batchrun.spending import Spending
 from batchrun.store import RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
 
@@ -116,6 +117,7 @@ class Runner:
         self._stop: Stop | None = None
         self._drain_until = 0.0
         self._feed: Feed | None = None
+        self._spending: Spending | None = None
         self._begun = self._simulated = self._aborted = self._is_known = False
         #: Held by the one item that may go while it is not known how requests fare.
         self._turn = asyncio.Semaphore(1)
@@ -173,10 +175,11 @@ class Runner:
                 self._count_usage,
             )  # fmt: skip
             dialect = self._target.dialect
+            estimate = TokenEstimate(reserved=dialect.charges_reserved)
+            self._spending = self._open_spending(estimate)
             self._sender = Sender(
                 client, self._pacer, self._compiler, self._store, self._tally, self._count_usage, self._observer,
-                self._learned, TokenEstimate(reserved=dialect.charges_reserved), self._lookout, dialect.quota,
-                self.job.retry.hedge,
+                self._learned, estimate, self._lookout, dialect.quota, self.job.retry.hedge, self._spending,
             )  # fmt: skip
             self._look_ahead()
             await self._work_and_write()
@@ -196,6 +199,12 @@ class Runner:
         return FromInput(
             self.job, self._paths, self._store, builders, self._made, self._recipe, self._on_change, self._limit
         )
+
+    def _open_spending(self, estimate: TokenEstimate) -> Spending | None:
+        most, price = self.job.budget.max_cost, self.job.price
+        if most is None or price is None:
+            return None
+        return Spending(most, price, estimate, self._tally, self.stop)
 
     async def _tell_of_crash(self) -> None:
         store = self._store
@@ -277,6 +286,8 @@ class Runner:
             return
         self._stop = stop
         self._pacer.stop()
+        if self._spending is not None:
+            self._spending.close()
         self._set_known(0.0)
         if self._feed is not None:
             self._feed.stop()
@@ -581,6 +592,12 @@ class Runner:
             times = "once" if self._pacer.outages == 1 else f"{self._pacer.outages} times"
             seconds = self._pacer.outage_s + self._pacer.breaker.lasts(self._now())
             warnings.append(f"the endpoint was down {times}, for {seconds:.0f} s in all")
+        spending = self._spending
+        if spending is not None and spending.unsaid_calls:
+            warnings.append(
+                f"{spending.unsaid_calls} calls ended without a word of what they took; budget.max_cost counts about "
+                f"{spending.unsaid:.4g} for them, the cost nothing"
+            )
         left_over = self._selection.left_over() if self._stop is None and self._limit is None else 0
         if left_over:
             warnings.append(f"{left_over} records are of items that are not in the input now; they are kept")

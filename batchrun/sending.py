@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchrun.outage import Lookout
     from batchrun.pace import Pacer, Ticket
     from batchrun.records import Item, Provider, Request, Response
+    from batchrun.spending import Spending
     from batchrun.store import RunDirectory
     from batchrun.summary import Tally
 
@@ -67,11 +68,13 @@ class Sender:
         self, client: Client, pacer: Pacer, compiler: Compiler, store: RunDirectory, tally: Tally,
         count: Callable[[Usage | None], None], observer: Observer, learned: Callable[[str], None],
         estimate: TokenEstimate, lookout: Lookout, quota: tuple[QuotaRow, ...], hedge: float,
+        spending: Spending | None,
     ) -> None:  # fmt: skip
         self._client, self._pacer, self._compiler, self._store = client, pacer, compiler, store
         self._tally, self._count_tokens, self._observer, self._learned = tally, count, observer, learned
         self._estimate, self._lookout, self._quota = estimate, lookout, quota
         self._hedge = Hedge(hedge) if hedge else None
+        self._spending = spending
         self._now = asyncio.get_running_loop().time
         self._greeting = asyncio.Lock()
 
@@ -150,6 +153,12 @@ class Sender:
             return await self._call(work, request, refusal)
 
     async def _call(self, work: Work, request: Request, refusal: EndpointError | None = None) -> Response:
+        """Make one call, for which there must be money left if that is bounded."""
+        if self._spending is None:
+            return await self._send(work, request, refusal)
+        return await self._spending.pays(request, lambda: self._send(work, request, refusal))
+
+    async def _send(self, work: Work, request: Request, refusal: EndpointError | None) -> Response:
         """Admit, send, settle."""
         ticket = await self._pacer.admit(self._estimate.of(request))
         try:
@@ -182,7 +191,9 @@ class Sender:
             return self._client.chat(request, _key_of(work), refusal)
 
         def second() -> asyncio.Future[Response] | None:
-            ticket = self._pacer.takes_another(self._estimate.of(request)) if hedge.takes() else None
+            if not hedge.takes() or (self._spending is not None and not self._spending.hedges(request)):
+                return None
+            ticket = self._pacer.takes_another(self._estimate.of(request))
             return None if ticket is None else self._beside(work, call, ticket)
 
         response = await (call() if after_s is None else first_good(call, after_s, second))

@@ -24,6 +24,7 @@ class StopCause(Enum):
     DAILY_LIMIT = ("daily_limit", 5)
     DEADLINE = ("deadline", 5)
     MAX_FAILURES = ("max_failures", 5)
+    MAX_COST = ("max_cost", 5)
     SIGINT = ("sigint", 130)
     SIGTERM = ("sigterm", 143)
 

@@ -328,7 +328,6 @@ def test_a_path_that_no_file_can_have_is_refused(batchrun, tmp_path):
         ("[schedule]", "[schedule]"),
         ("[canary]\nx = 1", "[canary]"),
         ("[notify]", "[notify]"),
-        ("[budget]\nmax_cost = 1", "budget.max_cost"),
     ],
 )
 def test_what_this_version_lacks_is_refused_by_name(tmp_path, extra, name):
