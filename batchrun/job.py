@@ -127,6 +127,15 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """The first items of a run go alone. Rates are shares, 0 to 1, of them that may fail, and be `truncated`."""
+
+    items: int = 20
+    max_failure_rate: float | None = None
+    max_truncated: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """Prices per million tokens, as the user's account shows them; none are shipped."""
 
@@ -192,6 +201,7 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     retry: Retry = field(default_factory=Retry)
     budget: Budget = field(default_factory=Budget)
+    canary: Canary | None = None
     price: Price | None = None
     data_boundary: DataBoundary = field(default_factory=DataBoundary)
     simulator: SimulatorOptions = field(default_factory=SimulatorOptions)
@@ -272,6 +282,10 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
         Budget,
         {"deadline": expect.duration, "max_cost": expect.positive, "max_failures": expect.max_failures},
     ),
+    "canary": (
+        Canary,
+        {"items": expect.whole(1), "max_failure_rate": expect.share, "max_truncated": expect.share},
+    ),
     "price": (
         Price,
         {"currency": expect.text, "input": expect.price, "cached_input": expect.price, "output": expect.price},
@@ -311,7 +325,7 @@ _TOP: dict[str, Callable[[object], Any]] = {
     "encoding": expect.text,
 }
 #: Sections that the job file will have, which this version does not act on.
-_LATER_SECTIONS = ("schedule", "canary", "notify")
+_LATER_SECTIONS = ("schedule", "notify")
 
 
 def load_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:

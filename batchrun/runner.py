@@ -9,12 +9,14 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from batchrun.canary import Canary
 from batchrun.endpoint.client import Client
 from batchrun.endpoint.compile import Way
 from batchrun.endpoint.target import target_of
 from batchrun.estimate import TokenEstimate
 from batchrun.expect import Percent
 from batchrun.feed import Feed, in_thread
+from batchrun.forecast import Forecast
 from batchrun.guard import comparing, guard_of
 from batchrun.items import ItemReader
 from batchrun.knowledge import Knowledge
@@ -118,6 +120,8 @@ class Runner:
         self._drain_until = 0.0
         self._feed: Feed | None = None
         self._spending: Spending | None = None
+        self._canary = Canary(job.canary, self._look_at_canary) if job.canary else None
+        self._forecast: Forecast | None = None
         self._begun = self._simulated = self._aborted = self._is_known = False
         #: Held by the one item that may go while it is not known how requests fare.
         self._turn = asyncio.Semaphore(1)
@@ -288,6 +292,8 @@ class Runner:
         self._pacer.stop()
         if self._spending is not None:
             self._spending.close()
+        if self._canary is not None:
+            self._canary.close()
         self._set_known(0.0)
         if self._feed is not None:
             self._feed.stop()
@@ -329,6 +335,8 @@ class Runner:
                 self._look_for_refusal()
                 continue
             self._begin()
+            if self._canary is not None and not self._canary.takes():
+                await self._canary.wait()
             try:
                 if self._is_known:
                     await self._handle(entry, replaces)
@@ -484,6 +492,8 @@ class Runner:
             work.fingerprint_hex, warnings,
         )  # fmt: skip
         self._store.add_result(result, work.fingerprint, work.replaces)
+        if self._canary is not None and not self._canary.is_over:
+            self._canary.succeeded(duration, self._cost(work.usage))
 
     def _give_up(self, work: Work, error: EndpointError) -> bool:
         """Record an item's failure; if the fault is the key's, the account's or the address's, stop the run instead."""
@@ -498,6 +508,8 @@ class Runner:
         self._failures_now += 1
         self._rate.add(1, 0)
         self._store.add_failure(failure, entry, fingerprint, replaces)
+        if self._canary is not None and not self._canary.is_over:
+            self._canary.failed(failure.kind, self._cost(failure.usage))
         most = self.job.budget.max_failures
         if most is None:
             return
@@ -520,6 +532,63 @@ class Runner:
     def _look_for_refusal(self) -> None:
         if self._selection.refusal is not None:
             self.stop(Stop(StopCause.INPUT, self._selection.refusal))
+
+    # --- the canary ---
+
+    def _cost(self, usage: Usage | None) -> float:
+        return cost_of(usage, self.job.price) if usage is not None and self.job.price is not None else 0.0
+
+    def _look_at_canary(self) -> None:
+        """Stop if the first items fared too badly; else say what the others will take, and let them go."""
+        canary = self._canary
+        if canary is None:
+            return
+        if canary.problem is not None:
+            self.stop(Stop(StopCause.CANARY, canary.problem))
+        else:
+            self._spawn(self._tell_forecast(canary))
+
+    async def _tell_forecast(self, canary: Canary) -> None:
+        words = canary.in_words()
+        at_s, spent = self._now(), self._cost(self._tally.usage)
+        left = await self._left()
+        if left:
+            limits = self.job.limits
+            tokens = self._tally.usage.total_tokens / max(1, canary.done)
+            rates = [
+                limits.requests_per_minute,
+                limits.tokens_per_minute / tokens if limits.tokens_per_minute and tokens else None,
+            ]
+            told = limits.concurrency if limits.concurrency != "auto" else None
+            now = self._pacer.concurrency
+            seconds = canary.seconds_of(
+                left, (told or now, told or 4 * now), min((rate for rate in rates if rate), default=None)
+            )
+            price = self.job.price
+            cost, currency = (canary.cost_of(left), price.currency) if price else (None, "")
+            self._forecast = Forecast(left, seconds, cost, currency, at_s, spent)
+            words += f"; {self._forecast.in_words()}"
+        self._observer.notice("canary", words)
+
+    async def _left(self) -> int | None:
+        """Count the items that are neither done nor failed, None if that cannot be."""
+        if not self._paths or self._selection.reader.is_stream:
+            return None
+        try:
+            total = await in_thread(lambda: count_items(self._paths))
+        except InputError:
+            return None
+        if total is None:
+            return None
+        total = total if self._limit is None else min(total, self._limit)
+        done = self._selection.skipped + self._skipped + self._results_now + self._failures_now
+        return max(0, total - done)
+
+    def _canary_account(self) -> dict[str, Any] | None:
+        if self._canary is None:
+            return None
+        forecast = self._forecast and self._forecast.as_dict(self._now(), self._cost(self._tally.usage))
+        return {**self._canary.as_dict(), "forecast": forecast}
 
     # --- accounts ---
 
@@ -614,7 +683,7 @@ class Runner:
             stop=self._final_stop(), cost=cost_of(self._tally.usage, price) if price else None,
             currency=price.currency if price else None,
             warnings=self._warned(), interrupted=self._store.interrupted, broken_off=self._store.under_way,
-            interrupted_ever=self._store.calls_interrupted,
+            interrupted_ever=self._store.calls_interrupted, canary=self._canary_account(),
         )  # fmt: skip
 
     def _final_stop(self) -> Stop | None:

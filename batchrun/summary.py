@@ -25,6 +25,7 @@ class StopCause(Enum):
     DEADLINE = ("deadline", 5)
     MAX_FAILURES = ("max_failures", 5)
     MAX_COST = ("max_cost", 5)
+    CANARY = ("canary", 5)
     SIGINT = ("sigint", 130)
     SIGTERM = ("sigterm", 143)
 
@@ -120,6 +121,7 @@ class Summary:
     interrupted: int = 0
     broken_off: int = 0
     interrupted_ever: int = 0
+    canary: dict[str, Any] | None = None
 
     @property
     def results_path(self) -> Path:
@@ -179,6 +181,7 @@ class Summary:
                 "total": usage.total_tokens,
             },
             "cost": None if self.cost is None else {"amount": round(self.cost, 6), "currency": self.currency},
+            "canary": self.canary,
             "timing": {
                 "started_at": self.started_at,
                 "finished_at": self.finished_at,

@@ -326,7 +326,6 @@ def test_a_path_that_no_file_can_have_is_refused(batchrun, tmp_path):
     ("extra", "name"),
     [
         ("[schedule]", "[schedule]"),
-        ("[canary]\nx = 1", "[canary]"),
         ("[notify]", "[notify]"),
     ],
 )
