@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from batchrun.canary import Canary
+from batchrun.control import Control
 from batchrun.endpoint.client import Client
 from batchrun.endpoint.compile import Way
 from batchrun.endpoint.target import target_of
@@ -185,6 +186,9 @@ class Runner:
                 client, self._pacer, self._compiler, self._store, self._tally, self._count_usage, self._observer,
                 self._learned, estimate, self._lookout, dialect.quota, self.job.retry.hedge, self._spending,
             )  # fmt: skip
+            control = Control(self.job.output, self._pacer, lambda words: self._observer.notice("control", words))
+            await control.open()
+            stack.push_async_callback(control.close)
             self._look_ahead()
             await self._work_and_write()
             self._remember(client.refused_transports)
@@ -634,7 +638,7 @@ class Runner:
             total=total, done=done, results=self._results_now, failures=self._failures_now,
             retries=self._tally.retries, in_flight=in_flight, waiting=len(under_way) - in_flight, reading=reading,
             requests_per_minute=rate.items_per_s * 60, tokens_per_minute=rate.tokens_per_s * 60, eta_s=eta,
-            paused_s=self._pacer.paused_for(),
+            paused_s=self._pacer.paused_for(), held=self._pacer.is_held,
             outage_s=None if breaker.down_since is None else now - breaker.down_since, outage=breaker.why,
             drain_s=None if self._stop is None else max(0.0, self._drain_until - now),
             slowest=tuple(

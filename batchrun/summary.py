@@ -73,6 +73,7 @@ class Snapshot:
     tokens_per_minute: float
     eta_s: float | None
     paused_s: float
+    held: bool
     outage_s: float | None
     outage: str
     drain_s: float | None

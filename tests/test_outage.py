@@ -155,7 +155,7 @@ def test_where_both_fail_the_item_is_tried_again_as_ever(
 def test_the_display_says_that_the_endpoint_is_down() -> None:
     snapshot = Snapshot(
         total=100, done=10, results=10, failures=0, retries=0, in_flight=0, waiting=5, reading=True,
-        requests_per_minute=0.0, tokens_per_minute=0.0, eta_s=None, paused_s=0.0, outage_s=75.0,
+        requests_per_minute=0.0, tokens_per_minute=0.0, eta_s=None, paused_s=0.0, held=False, outage_s=75.0,
         outage="HTTP 503: maintenance\x1b[2J", drain_s=None, slowest=(),
     )  # fmt: skip
     said = describe(snapshot)

@@ -6,6 +6,7 @@ import click
 
 from batchrun.cli.check import check, models
 from batchrun.cli.console import open_closed_streams
+from batchrun.cli.ctl import ctl
 from batchrun.cli.extract import extract
 from batchrun.cli.init import init
 from batchrun.cli.inspect import reparse, status, verify
@@ -33,6 +34,7 @@ def main() -> None:
 main.add_command(run)
 main.add_command(retry)
 main.add_command(status)
+main.add_command(ctl)
 main.add_command(verify)
 main.add_command(reparse)
 main.add_command(check)

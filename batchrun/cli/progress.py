@@ -65,6 +65,8 @@ def describe(snapshot: Snapshot) -> str:
         parts.append(_outage(snapshot, snapshot.outage_s))
     if snapshot.waiting:
         parts.append(f"{snapshot.waiting} waiting")
+    if snapshot.held:
+        parts.append("paused by `batchrun ctl`")
     if snapshot.paused_s:
         parts.append(f"paused for {duration(snapshot.paused_s)} as the endpoint asked")
     parts.append(_outlook(snapshot))
@@ -177,6 +179,8 @@ class Bar:
             f"{snapshot.failures:,} failed, {snapshot.retries:,} retries, {snapshot.in_flight} in flight, "
             f"{amount(snapshot.requests_per_minute)} requests/min, {amount(snapshot.tokens_per_minute)} tokens/min"
         )
+        if snapshot.held:
+            return text + ", paused by `batchrun ctl`"
         return text + (f", paused {duration(snapshot.paused_s)}" if snapshot.paused_s else "")
 
 

@@ -113,6 +113,14 @@ class Limit:
         """Tell whether the user told a limit."""
         return self._told is not None
 
+    def tell(self, now: float, told: float) -> None:
+        """Let this be what the user allows, from now on."""
+        self._told = self.most = told
+        self.is_exact = self._is_window = True
+        self._is_old = self._is_steep = False
+        self._trial_at = None
+        self._window.free_at = min(self._window.free_at, now + self._offset)
+
     def binds(self, now: float) -> bool:
         """Tell whether it held somebody up a moment ago."""
         return self.most is not None and now - self._bound_at <= _BINDS_S

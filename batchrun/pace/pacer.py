@@ -188,6 +188,9 @@ class Pacer:
         self._now = now = self._loop.time
         found = limits.found or Found()
         self.is_auto = limits.concurrency is None
+        self._most = most
+        #: Whether the user lets nobody go.
+        self.is_held = False
         most = limits.concurrency or most
         self._level = Level(found.concurrency or _AUTO_START if self.is_auto else most, most)
         self._allowed = self._level.allowed
@@ -419,6 +422,30 @@ class Pacer:
                 waiter.set_exception(Stopping())
         self._waiting_for_slot.clear()
 
+    def hold(self) -> None:
+        """Let nobody go until `let_go`: the user wants it so."""
+        self.is_held = self._is_bound = True
+
+    def let_go(self) -> None:
+        """Let those go that were held."""
+        self.is_held = False
+        self._changed.set()
+
+    def tell_limit(self, what: str, most: float) -> None:
+        """Let a minute have so many "requests" or "tokens" from now on: the user says so."""
+        self._is_bound = True
+        with self._lock:
+            (self._requests if what == "requests" else self._tokens)[0].tell(self._now(), most)
+        self._changed.set()
+
+    def tell_concurrency(self, level: int | None) -> None:
+        """Let so many be in flight from now on; None finds the level again."""
+        self.is_auto = level is None
+        self._level = Level(min(self._allowed, self._most), self._most) if level is None else Level(level, level)
+        if self._shared_most is not None and level is not None:
+            self._shared_most = level
+        self._take_level()
+
     async def sleep(self, seconds: float) -> None:
         """Sleep, or raise `Stopping` as soon as the run stops."""
         if not self._stopping.is_set():
@@ -457,7 +484,7 @@ class Pacer:
     def takes_trial(self) -> bool:
         """Tell whether a trial request may go now; it counts like any other, and needs no slot."""
         now = self._now()
-        if not self.breaker.trial_due(now):
+        if self.is_held or not self.breaker.trial_due(now):
             return False
         with self._lock:
             if any(limit.earliest(now, 1.0) > now for limit in self._limits if limit.is_told):
@@ -558,6 +585,8 @@ class Pacer:
     def _earliest(self, now: float, tokens: float) -> float:
         if self.breaker.down_since is not None and not (self.breaker.is_half_open and self._half_at is None):
             return now + 3600.0  # woken when that changes
+        if self.is_held:
+            return now + 3600.0
         at = max(now, self._paused_until)
         if self._is_scouting and self._scout_at is not None:
             at = max(at, self._scout_at + _SCOUT_S)
