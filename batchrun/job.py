@@ -536,7 +536,7 @@ def _line_of(text: str, name: str) -> int | None:
 def is_loopback(url: str) -> bool:
     """Tell whether a URL's host is this machine: localhost, 127.0.0.0/8 or ::1."""
     host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
+    if host == "localhost":  # a name below it is looked up like any other
         return True
     try:
         return ip_address(host).is_loopback
@@ -609,7 +609,8 @@ def _bad_url(url: str) -> list[str]:
         port_is_fine = parts.port is None or parts.port > 0
     except ValueError:
         return [f"endpoint.base_url: {shown!r} is not a URL"]
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
+    has_host = parts.hostname and not re.search(r"\\|\][^:]|[^\[@/]\[", parts.netloc)
+    if parts.scheme not in ("http", "https") or not has_host or not port_is_fine:
         return [f"endpoint.base_url: expected http:// or https:// and a host, got {shown!r}"]
     problems = []
     if parts.username or parts.password:

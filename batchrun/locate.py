@@ -51,6 +51,8 @@ def locate(path: Path, *, to_change: bool = False) -> Located:
         job = job_from_manifest(manifest["job"], folder)
     except JobError as error:
         raise JobError(f"{path / 'run.json'}: {error}; name the job file instead") from error
+    if job.data_boundary.by_flag:  # what was said on a command line was said for that run
+        job = replace(job, data_boundary=replace(job.data_boundary, classification=None, by_flag=False))
     return Located(replace(job, output=path), manifest)
 
 

@@ -55,7 +55,7 @@ class Manifest:
         self._crash: Any = before.get("last_crash")
         #: Who stated what about the data and when, in all runs; one statement the same as the last is not repeated.
         self._statements: list[dict[str, Any]] = list((before.get("data_boundary") or {}).get("statements") or [])
-        statement = _statement(job)
+        statement = _statement(job, self._statements)
         if statement is not None and not _is_repeated(statement, self._statements):
             self._statements.append(statement)
 
@@ -122,16 +122,26 @@ BOUNDARY_STATEMENT = (
 )
 
 
+_FLAG = "--confirm-non-sensitive"
+
+
 def _stays_here(job: Job) -> bool:
     return bool(job.endpoint.simulate) or is_loopback(str(job.endpoint.base_url))
 
 
-def _statement(job: Job) -> dict[str, Any] | None:
+def _statement(job: Job, before: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Give what is stated about a job's data, None where nothing leaves this machine."""
     if _stays_here(job):
         return None
     boundary = job.data_boundary
-    how = "--confirm-non-sensitive" if boundary.by_flag else str(job.path or "the program that made the job")
+    if boundary.by_flag:
+        how = _FLAG
+    elif job.path is not None:
+        how = str(job.path.absolute())
+    else:  # a run directory named for a retry goes on with what its job said
+        how = next(
+            (str(one["how"]) for one in reversed(before) if one["how"] != _FLAG), "the program that made the job"
+        )
     return {
         "classification": boundary.classification,
         "statement": BOUNDARY_STATEMENT,

@@ -60,6 +60,7 @@ class RequestBuilder:
         self._overrides = overrides or {}
         self._adapt = adapt
         self._guard = guard
+        self._restores = job.data_boundary.restore
         prompt = job.prompt
         self._user = _Template("prompt.user", prompt.user, job) if prompt and prompt.user else None
         self._system = _Template("prompt.system", prompt.system, job) if prompt and prompt.system else None
@@ -91,6 +92,9 @@ class RequestBuilder:
                 )
             request = self._request({**body, **looked.body})
             request.warnings, request.redacted = looked.warnings, looked.redacted
+            if looked.redacted is not None and self._restores:  # then the output depends on the values too
+                whole = request.fingerprint.encode() + looked.redacted.digest
+                request.fingerprint = blake2b(whole, digest_size=16).hexdigest()
             return request  # noqa: TRY300
         except _UnsendableError as error:
             kind = ErrorKind.BAD_REQUEST
@@ -184,15 +188,17 @@ def _redaction(job: Job) -> dict[str, Any]:
     boundary = job.data_boundary
     if boundary.scan != "redact":
         return {}
-    return {
-        "data_boundary.scan": "redact",
-        "data_boundary.detectors": boundary.detectors and list(boundary.detectors),
-        "data_boundary.patterns": dict(boundary.patterns),
-        "data_boundary.words": list(boundary.words),
-        "data_boundary.words_file": boundary.words_file and _hash_of(boundary.words_file),
-        "data_boundary.include": list(boundary.include),
-        "data_boundary.skip": list(boundary.skip),
+    made = {
+        "scan": "redact",
+        "detectors": None if boundary.detectors is None else list(boundary.detectors),
+        "patterns": dict(boundary.patterns),
+        "words": list(boundary.words),
+        "words_file": boundary.words_file and _hash_of(boundary.words_file),
+        "include": list(boundary.include),
+        "skip": list(boundary.skip),
+        "restore": boundary.restore,
     }
+    return {f"data_boundary.{key}": value for key, value in made.items() if value or key == "detectors"}
 
 
 def _hash_of(path: Path) -> str | None:

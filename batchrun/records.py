@@ -106,6 +106,10 @@ ADVICE: dict[ErrorKind, str] = {
 }
 
 
+#: The warning of a result in whose output stands what was taken out of its request.
+RESTORED = "data_boundary:restored"
+
+
 def utc_now() -> str:
     """Give the wall-clock time as the records spell it: UTC, milliseconds, a trailing Z."""
     seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
@@ -196,6 +200,10 @@ class Request:
 
 class Redacted(Protocol):
     """Placeholders, and what they stand for."""
+
+    @property
+    def digest(self) -> bytes:
+        """Give a hash of the values that were taken out."""
 
     def redact(self, text: str) -> str:
         """Put placeholders into another text that goes the same way."""

@@ -20,7 +20,7 @@ from batchrun.job import JobError, as_plain
 from batchrun.lines import expand_inputs
 from batchrun.output import Judge, Schema
 from batchrun.prompts import RequestBuilder, accepted_builders, effective_mode, made_from, recipe_of
-from batchrun.records import EndpointError, ErrorKind, Failure, Item, Provider, Request, Result, Usage
+from batchrun.records import RESTORED, EndpointError, ErrorKind, Failure, Item, Provider, Request, Result, Usage
 from batchrun.store import RunDirectory, StoreError
 from batchrun.store.files import read_lines
 from batchrun.store.index import PENDING, RESULT, state_of
@@ -164,9 +164,12 @@ class _Reparser:
                 self._cured.add(key)
 
     def _judged(self, line: bytes, record: dict[str, Any]) -> _Judged | EndpointError | None:
-        """Judge the stored answer of a record; None if it has none that could be an output."""
+        """Judge the stored answer of a record; None if it has none that could be an output.
+
+        Where values were put back into the output, its answer holds placeholders, and nobody knows for what.
+        """
         provider = _provider(line, record)
-        if provider is None or provider.status // 100 != 2:
+        if provider is None or provider.status // 100 != 2 or RESTORED in record.get("warnings", ()):
             return None
         try:
             response = understand(provider.status, provider.headers, provider.body, self._dialect)

@@ -30,6 +30,7 @@ from batchrun.pacing import open_pacer
 from batchrun.prompts import RequestBuilder, accepted_builders, made_from, recipe_of
 from batchrun.rate import Rate
 from batchrun.records import (
+    RESTORED,
     RUN_KINDS,
     TRANSIENT_KINDS,
     EndpointError,
@@ -72,10 +73,10 @@ _CANARY_PATIENCE_S = 10.0
 _CANARIES = 5
 _MIN_SAMPLE = 20
 _SLOWEST_SHOWN = 3
-#: The warning of a result in whose output stands what was taken out of its request.
-_RESTORED = "data_boundary:restored"
 #: Judging longer texts than this may take longer than the event loop should be held up.
 _LONG_CHARS = 5_000
+#: Looking through longer items than this may, too.
+_LONG_ITEM_BYTES = 50_000
 #: So many different warnings are counted each by itself.
 _MAX_WARNINGS = 50
 
@@ -104,7 +105,7 @@ class Runner:
         #: Fits requests to the endpoint.
         self._compiler = compiler = self._knowledge.compiler
         #: Makes the requests by which items are compared: those of the job as it stands, whatever the endpoint takes.
-        self._guard = guard_of(job, schema)
+        self._guard = guard_of(job, schema, changed)
         self._own_builder = RequestBuilder(job, schema, guard=comparing(job))
         self._builder = RequestBuilder(job, schema, changed, compiler.adapt, self._guard)
         self._is_changed = bool(changed)
@@ -352,11 +353,17 @@ class Runner:
                 return
 
     async def _handle(self, entry: Item | Failure, replaces: int) -> None:
-        made = self._builder.build(entry) if isinstance(entry, Item) else entry
+        made = await self._built(entry) if isinstance(entry, Item) else entry
         if isinstance(made, Failure):
             self._fail(made, entry, replaces=replaces)
         else:
             await self._first(self._work(entry, made, replaces))
+
+    async def _built(self, item: Item) -> Request | Failure:
+        """Make an item's request; a long one in a thread, so that the others do not wait while it is looked through."""
+        if self._guard is None or len(item.raw) < _LONG_ITEM_BYTES:
+            return self._builder.build(item)
+        return await asyncio.to_thread(self._builder.build, item)
 
     def _work(self, item: Any, request: Request, replaces: int) -> Work:
         own = self._own_builder.build(item) if self._is_changed else request
@@ -483,7 +490,7 @@ class Runner:
             return self._judge.judge(*arguments)
 
     def _succeed(self, work: Work, response: Response, verdict: Verdict) -> None:
-        warnings = (*work.request.warnings, _RESTORED) if verdict.restored else work.request.warnings
+        warnings = (*work.request.warnings, RESTORED) if verdict.restored else work.request.warnings
         for warning in (*response.warnings, *warnings):
             if warning not in self._warnings and len(self._warnings) >= _MAX_WARNINGS:
                 warning = "other warnings, see the records"  # noqa: PLW2901

@@ -145,7 +145,8 @@ def test_a_schema_is_for_the_restored_values_and_a_reask_repeats_none(
     [
         ('skip = ["more"]', {"wide": "mobile in text", "two": "email in text"}),
         ('skip = ["text", "more.contact"]', {}),
-        ('include = ["more"]', {"two": "mobile in more.contact"}),
+        ('include = ["more"]', {"wide": "mobile in text", "two": "mobile in more.contact"}),
+        ('include = ["Text"]', {"wide": "mobile in text", "two": "email in text"}),
         ('detectors = ["email"]', {"two": "email in text"}),
         ('detectors = []\nwords = ["包装"]', {"clean": "word in text"}),
         ("detectors = []\npatterns = { call = '请打电话' }", {"wide": "call in text"}),
@@ -275,3 +276,147 @@ def test_where_nothing_leaves_the_machine_nothing_is_stated(bench: Bench) -> Non
     ended = bench.run("")
     assert "data_boundary: the endpoint is on this machine, so nothing need be stated; scan: block" in ended.err
     assert boundary_of(bench.out)["statements"] == []
+
+
+# --- what gets around a first version ---------------------------------------------------------------------------
+
+ROW = "联系人 " + " ".join(f"138 0013 800{number}" for number in range(8))
+
+
+def plain(bench: Bench, boundary: str, fields: dict[str, Any], user: str = "{{ text }}") -> Ended:
+    """Run one item with a template of its own."""
+    template = JOB[JOB.index("[prompt]") : JOB.index("[retry]")]
+    job = JOB.replace(template, f"[prompt]\nuser = {json.dumps(user)}\n")
+    return bench.run(boundary, items=[{"id": "a", **fields}], job=job)
+
+
+def test_a_row_of_numbers_is_redacted_to_its_end_or_kept_back(bench: Bench) -> None:
+    plain(bench, 'scan = "redact"', {"text": ROW})
+    assert "0013" not in bench.sent
+
+
+@pytest.mark.parametrize(
+    ("fields", "boundary", "user"),
+    [
+        ({"text": 13800138000.0}, "", "{{ text }}"),
+        ({"text": "a\\u0040qq.com"}, "", "{{ text }}"),
+        ({"text": "http://x.com/?e=zhang.san%40example.com"}, "", "{{ text }}"),
+        ({"text": json.dumps({"n": "张三"})}, 'words = ["张三"]', "{{ text }}"),
+        ({"text": 'he said \\"hi\\" now'}, "words = ['\"hi\" now']", "{{ text }}"),
+        ({"text": f"mail {EMAIL.upper()}", "note": EMAIL}, 'skip = ["note"]', "{{ text | lower }}"),
+        ({"code": 123456, "note": "see 123456"}, 'skip = ["note"]\nwords = ["123456"]', "{{ code }}"),
+        ({"text": "postgres://u:p@ss@host/db"}, "", "{{ text }}"),
+    ],
+)
+def test_no_spelling_gets_around_it(fields: dict[str, Any], boundary: str, user: str, bench: Bench) -> None:
+    assert plain(bench, boundary, fields, user).code == 3
+    assert not bench.server.calls
+
+
+@pytest.mark.parametrize("mode", ["block", "redact"])
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        (f'[params]\nuser = "{MOBILE}"', "params.user"),
+        ('[structured]\nschema = "schema.json"', "structured.schema"),
+    ],
+)
+def test_what_stands_in_parameters_or_the_schema_of_the_job_stops_the_run(
+    mode: str, more: str, key: str, bench: Bench
+) -> None:
+    (bench.folder / "schema.json").write_text(json.dumps({"enum": [MOBILE, "none"]}))
+    ended = bench.run(f'scan = "{mode}"\n{more}')
+    assert ended.code == 2
+    assert f"{key} holds what must not leave with every request: mobile" in ended.err
+    assert not bench.server.calls
+
+
+def test_parameters_of_a_retry_are_looked_at_too(bench: Bench) -> None:
+    bench.run("")
+    ended = bench.command("retry", bench.folder / "job.toml", "--set", f"user={EMAIL}", OPENAI_API_KEY=KEY)
+    assert ended.code == 2
+    assert "params.user holds what must not leave" in ended.err
+
+
+def test_no_failure_repeats_a_value_by_the_name_of_a_field(bench: Bench) -> None:
+    plain(bench, "", {f"订单号{MOBILE}": "x", "text": f"tel {MOBILE}"}, "{{ item | tojson }}")
+    message = bench.failures()["a"]["error"]["message"]
+    assert "mobile in text" in message
+    assert MOBILE not in message
+
+
+def test_text_that_is_no_placeholder_stays_as_it_is(bench: Bench) -> None:
+    plain(bench, 'scan = "redact"', {"text": f"see [doc_1] and arr[idx_2], not [[MOBILE_1]]; tel {MOBILE}"})
+    assert "see [doc_1] and arr[idx_2], not [[LITERAL_1]]; tel [[MOBILE_1]]" in bench.sent
+
+
+def test_a_value_that_changed_is_noticed_where_outputs_hold_it(bench: Bench) -> None:
+    boundary = 'scan = "redact"\nrestore = true'
+    assert plain(bench, boundary, {"text": f"tel {MOBILE}"}).code == 0
+    ended = plain(bench, boundary, {"text": "tel 13900139000"})
+    assert ended.code == 2
+    assert "the item changed: line 1" in ended.err
+    assert bench.command("verify", bench.folder / "job.toml").code == 3
+    assert plain(bench, 'scan = "redact"', {"text": f"tel {MOBILE}"}).code == 2
+
+
+def test_reparse_leaves_restored_outputs_alone(bench: Bench) -> None:
+    assert plain(bench, 'scan = "redact"\nrestore = true', {"text": f"tel {MOBILE}"}).code == 0
+    text = (bench.folder / "job.toml").read_text().replace("restore = true", "restore = false")
+    (bench.folder / "job.toml").write_text(text)
+    bench.command("reparse", bench.folder / "job.toml")
+    assert MOBILE in bench.results()["a"]["output"]
+
+
+def test_the_schema_chooses_among_restored_values(
+    serve: Callable[..., Scripted], tmp_path: Path, batchrun: Callable[..., Ended]
+) -> None:
+    said = '```json\n{"p": "[[MOBILE_1]]"}\n```\nIf there is no number: {"p": "none"}'
+    bench = Bench(tmp_path, batchrun, serve(always(http(200, completion(said)))))
+    schema = {"type": "object", "properties": {"p": {"type": "string", "pattern": "^(1[0-9]{10}|none)$"}}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    boundary = 'scan = "redact"\nrestore = true\n[structured]\nschema = "schema.json"\nmode = "prompt"'
+    assert bench.run(boundary, items=[{"id": "a", "text": f"tel {MOBILE}"}]).code == 0
+    assert bench.results()["a"]["output"] == {"p": MOBILE}
+
+
+def test_a_reask_keeps_the_placeholders_that_the_model_knows(
+    serve: Callable[..., Scripted], tmp_path: Path, batchrun: Callable[..., Ended]
+) -> None:
+    long = json.dumps({"p": "[[MOBILE_1]] (his mobile phone)"})
+    server = serve(lambda call: [http(200, completion(long if call.number == 1 else '{"p": "[[MOBILE_1]]"}'))])
+    bench = Bench(tmp_path, batchrun, server)
+    schema = {"type": "object", "properties": {"p": {"type": "string", "maxLength": 14}}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    boundary = 'scan = "redact"\nrestore = true\n[structured]\nschema = "schema.json"\nmode = "prompt"\nreask = 1'
+    assert bench.run(boundary, items=[{"id": "a", "text": f"tel {MOBILE}"}]).code == 0
+    assert bench.results()["a"]["output"] == {"p": MOBILE}
+    assert "LITERAL" not in bench.sent
+    assert MOBILE not in bench.sent
+
+
+def test_a_name_below_localhost_is_another_machine_s(bench: Bench) -> None:
+    ended = bench.run("", job=JOB.replace("URL", bench.server.base_url.replace("127.0.0.1", "llm.localhost")))
+    assert ended.code == 2
+    assert "this endpoint is not on this machine" in ended.err
+
+
+def test_a_retry_by_its_folder_repeats_the_statement_and_takes_no_flag_for_granted(bench: Bench) -> None:
+    job = JOB.replace("URL", bench.server.base_url.replace("127.0.0.1", "0.0.0.0"))  # no loopback by its name
+    bench.run('classification = "non-sensitive"', job=job)
+    assert bench.command("retry", bench.out, OPENAI_API_KEY=KEY).code == 3
+    (statement,) = boundary_of(bench.out)["statements"]
+    assert statement["how"] == str(bench.folder / "job.toml")
+    flagged = bench.folder / "flagged"
+    bench.run("", "--confirm-non-sensitive", "-o", str(flagged), job=job)
+    refused = bench.command("retry", flagged, OPENAI_API_KEY=KEY)
+    assert refused.code == 2
+    assert "--confirm-non-sensitive" in refused.err
+    assert bench.command("retry", flagged, "--confirm-non-sensitive", OPENAI_API_KEY=KEY).code == 3
+
+
+@pytest.mark.parametrize("url", ["http://[::1].evil.example/v1", "http://127.0.0.1\\\\.evil.example/v1"])
+def test_a_host_that_is_none_is_refused(url: str, bench: Bench) -> None:
+    ended = bench.run('classification = "non-sensitive"', job=JOB.replace("URL", url))
+    assert ended.code == 2
+    assert "endpoint.base_url" in ended.err

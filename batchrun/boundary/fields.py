@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
-#: A shorter whole number is nothing that is looked for.
-_SHORTEST_NUMBER = 10**9
+#: A shorter whole number is nothing that is looked for, not even by a word or pattern of the user's.
+_SHORTEST_NUMBER = 1000
 
 
 #: Where a value stands: the place it is in, and its key or index there; nothing for a whole value.
@@ -30,6 +30,8 @@ class Fields:
         self._skip = [tuple(name.split(".")) for name in skip]
         #: Whether everything is looked at.
         self.all = not self._include and not self._skip
+        #: Whether nothing is looked at but what is named.
+        self.is_chosen = bool(self._include)
 
     def covers(self, names: tuple[str, ...]) -> bool:
         """Tell whether the text under these keys is looked at."""
@@ -97,4 +99,6 @@ def _changed(value: Any, change: Callable[[str], str]) -> Any:
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value
+    if type(value) is float and abs(value) < 1e18 and value.is_integer():  # whole numbers of a table with gaps
+        value = int(value)
     return str(value) if type(value) is int and abs(value) >= _SHORTEST_NUMBER else None

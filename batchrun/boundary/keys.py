@@ -63,12 +63,13 @@ _BEARER = re.compile(
     r"[Bb](?<![A-Za-z0-9_].)(?:earer|EARER)[ :=]{1,4}(?P<key>[A-Za-z0-9._~+/\-]{16,4096}={0,2})(?![A-Za-z0-9])"
 )
 #: The password of an account at the beginning of a link.
-_URL_PASSWORD = re.compile(r"://[A-Za-z0-9._%+\-]{0,64}:(?P<key>[^\s/:@<>{}$*]{1,128})@[A-Za-z0-9\[]")
+_URL_PASSWORD = re.compile(r"://[A-Za-z0-9._%+\-]{0,64}:(?P<key>[^\s/<>{}*]{1,128})@[A-Za-z0-9\[]")
+_VARIABLE = re.compile(r"\$\w+")
 _NO_PASSWORD = frozenset(("password", "passwd", "pass", "pwd", "your_password", "xxx", "xxxx", "密码"))
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-[0-9]")
 _PRIVATE_KEY_END = re.compile(r"-----END (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: ?[0-9a-f]*")
 #: What may follow a private key's first line where its last one is missing.
-_KEY_LINES = re.compile(r"[A-Za-z0-9+/=:,\-\s\\]*")
+_KEY_LINES = re.compile(r"[A-Za-z0-9+/=:,\-\s\\>|]*")
 
 
 def is_random(key: str) -> bool:
@@ -93,7 +94,7 @@ def _accept_key(_view: str, found: Match[str]) -> Span | None:
 
 
 def _accept_password(_view: str, found: Match[str]) -> Span | None:
-    return None if found["key"].lower() in _NO_PASSWORD else found.span("key")
+    return None if found["key"].lower() in _NO_PASSWORD or _VARIABLE.fullmatch(found["key"]) else found.span("key")
 
 
 def _api_keys(view: str) -> Iterator[Span]:

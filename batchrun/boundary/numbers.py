@@ -38,7 +38,8 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _AMOUNT_BEFORE = re.compile(r"[¥￥$€£] ?$|[0-9]\.$")
-_AMOUNT_AFTER = re.compile(r"\.[0-9]| ?(?:元|円|美元|[¥￥%％])")
+#: `.0` alone is how a table of numbers with gaps spells its whole numbers.
+_AMOUNT_AFTER = re.compile(r"\.(?!0(?![0-9]))[0-9]| ?(?:元|円|美元|[¥￥%％])")
 
 
 def _is_labelled_otherwise(view: str, start: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from hashlib import blake2b
 from typing import Any
 
 from batchrun.boundary.detector import Span
@@ -16,7 +17,7 @@ LITERAL = "literal"
 _LOOSE = re.compile(
     r"(?:[\[［【]{1,2}|(?:\\[\[［【]){1,2}) ?(?P<token>[^\W_][\w\\]{2,100}?) ?(?:[\]］】]{1,2}|(?:\\[\]］】]){1,2})"
 )
-_TOKEN = re.compile(r"\w+_[0-9]+(?:V[0-9]+)?")
+_TOKEN = re.compile(r"(?P<label>\w+)_[0-9]+(?:V[0-9]+)?")
 
 
 class Placeholders:
@@ -34,6 +35,16 @@ class Placeholders:
 
     def __len__(self) -> int:
         return len(self._values)
+
+    @property
+    def digest(self) -> bytes:
+        """Give a hash of the values, each with its placeholder."""
+        pairs = "\0".join(f"{token}\0{value}" for token, value in self._values.items())
+        return blake2b(pairs.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def holds(self, text: str) -> bool:
+        """Tell whether a text is a placeholder that was given out, or stands in one."""
+        return any(text in f"[[{token}]]" for token in self._values)
 
     def put(self, detector: str, canonical: str, value: str) -> str:
         """Give the placeholder for a value as it is written; `canonical` is the same for all its spellings."""
@@ -66,10 +77,14 @@ class Placeholders:
         return f"{label}_{number}V{spelling}" if spelling > 1 else f"{label}_{number}"
 
 
-def lookalikes(text: str) -> Iterator[Span]:
-    """Yield what `Placeholders.restore` could take for a placeholder."""
-    if "_" in text:
-        yield from (found.span() for found in _LOOSE.finditer(text) if _TOKEN.fullmatch(_token(found)))
+def lookalikes(text: str, labels: Container[str]) -> Iterator[Span]:
+    """Yield what `Placeholders.restore` could take for a placeholder of a detector with one of these labels."""
+    if "_" not in text:
+        return
+    for found in _LOOSE.finditer(text):
+        token = _TOKEN.fullmatch(_token(found))
+        if token is not None and token["label"] in labels:
+            yield found.span()
 
 
 def _token(found: re.Match[str]) -> str:

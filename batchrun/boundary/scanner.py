@@ -26,10 +26,10 @@ _DATA_URL = re.compile(r"data:(?:[a-z]{1,20}/[a-z0-9.+\-]{1,60})?(?:;charset=[\w
 _MOST_CLEAN = 1024
 _LONGEST_CLEAN = 8192
 #: How often a text is looked at again when what was found in it is covered.
-_ROUNDS = 4
+_ROUNDS = 64
 #: Nothing that is looked for by form does without a letter or digit; many a Chinese text has none.
 _PLAIN = re.compile(r"[0-9A-Za-z]")
-_NAME = re.compile(r"\w{1,40}")
+_NAME = re.compile(r"[^\W_]\w{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Scanner:
         self._groups = _by_trigger(chosen)
         self._canonical = {detector.name: detector.canonical for detector in chosen}
         names = [LITERAL, *self._canonical, WORD, *self._patterns]
+        self._labels = frozenset(name.upper() for name in names)
         self._ranks = {name: rank for rank, name in enumerate(names)}
         self._fields = Fields(include, skip)
         #: Texts without a hit among the first that were scanned: keys, system prompts, what is in every request.
@@ -102,13 +103,16 @@ class Scanner:
         """Give the path of a place, in which a key that is a hit itself is masked."""
         return path_of(place, path, self._masked)
 
-    def redact(self, text: str, placeholders: Placeholders, spared: Callable[[str], bool] = lambda _: False) -> str:
-        """Put a placeholder for every hit. What looks like a placeholder already gets one too, to come back as it was.
+    def redact(
+        self, text: str, placeholders: Placeholders, spared: Callable[[str], bool] = lambda _: False,
+        *, literals: bool = True,
+    ) -> str:  # fmt: skip
+        """Put a placeholder for every hit.
 
-        The same value gets the same placeholder for as long as `placeholders` is the same. Values that are `spared`
-        stay.
+        With `literals` what looks like a placeholder already gets one too, to come back as it was. The same value gets
+        the same placeholder for as long as `placeholders` is the same. Values that are `spared` stay.
         """
-        hits = self._uncovered(text, spared)
+        hits = self._uncovered(text, spared, literals=literals)
         if not hits:
             return text
         parts: list[str] = []
@@ -126,10 +130,10 @@ class Scanner:
         """Give a copy of a JSON value with all its strings and keys redacted; a number with a hit becomes a string."""
         return rebuilt(value, lambda text: self.redact(text, placeholders, spared), self._fields)
 
-    def _uncovered(self, text: str, spared: Callable[[str], bool]) -> list[Hit]:
+    def _uncovered(self, text: str, spared: Callable[[str], bool], *, literals: bool) -> list[Hit]:
         """Give the hits in a text, and those that come to light when the ones beside them are gone."""
         more = [one for one in self._found(text) if not spared(text[one[1] : one[2]])]
-        more += [(LITERAL, start, end) for start, end in lookalikes(text)]
+        more += [(LITERAL, start, end) for start, end in (lookalikes(text, self._labels) if literals else ())]
         found: list[tuple[str, int, int]] = []
         for _ in range(_ROUNDS):
             if not more:
@@ -216,8 +220,8 @@ def _by_trigger(detectors: Iterable[Detector]) -> list[tuple[Callable[[str], obj
 
 
 def _compiled(name: str, source: str) -> re.Pattern[str]:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"patterns: {name!r} is no name: letters, digits and _, at most 40")
+    if not (_NAME.fullmatch(name) and _NAME.fullmatch(name.upper())):
+        raise ValueError(f"patterns: {name!r} is no name: a letter or digit, then letters, digits and _, at most 40")
     if name in (*DETECTORS, WORD, LITERAL):
         raise ValueError(f"patterns: {name!r} is the name of a built-in detector")
     try:

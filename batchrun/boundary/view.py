@@ -54,35 +54,86 @@ _NUMERAL_SET = "[" + "".join(_NUMERALS) + "]"
 #: So long a run of numerals is read out digit by digit; a shorter one is words.
 _NUMERAL_RUN = re.compile(f"{_NUMERAL_SET}(?={_NUMERAL_SET}){_NUMERAL_SET}{{10,}}")
 _NUMERAL_DIGITS = str.maketrans(_NUMERALS)
-_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrtbf])|%(?:0[9AaDd]|2[0-9A-Fa-f]|3[A-Fa-f])")
+#: Escapes of JSON in a string, as in a tool call's arguments, and of links.
+_ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrtbf\"/])|(?:%[0-9A-Fa-f]{2})+")
+_CONTROLS = dict.fromkeys("nrtbf", " ")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class View:
     """What a text reads like. `removed` holds the offsets in the view before which something invisible stood.
 
-    An offset stands in it once for every character removed there; it is None where nothing was.
+    An offset stands in it once for every character removed there; it is None where nothing was. `decoded` gives for
+    each character of the text without its escapes where it begins and ends in the text with them.
     """
 
     text: str
     removed: list[int] | None = None
+    decoded: tuple[list[int], list[int]] | None = None
 
     def original(self, start: int, end: int) -> tuple[int, int]:
         """Give the offsets in the original text for a span of the view that is not empty."""
-        if self.removed is None:
-            return start, end
-        return start + bisect_right(self.removed, start), end + bisect_right(self.removed, end - 1)
+        if self.removed is not None:
+            start, end = start + bisect_right(self.removed, start), end + bisect_right(self.removed, end - 1)
+        if self.decoded is not None:
+            starts, ends = self.decoded
+            return starts[start], ends[end - 1]
+        return start, end
 
 
 def flatten(text: str) -> View:
     """Give the plain view of a text; the text itself where nothing needs a change."""
+    if ("\\" in text or "%" in text) and _ESCAPE.search(text):
+        plain, decoded = _decoded(text)
+        view = _flattened(plain)
+        return View(view.text, view.removed, decoded)
+    return _flattened(text)
+
+
+def _flattened(text: str) -> View:
     if text.isascii():
-        return View(_unescape(text))
+        return View(text)
     plain = _ODD.sub(_to_plain, text)
     removed = None
     if len(plain) != len(text):
         removed = [mark.start() - before for before, mark in enumerate(_INVISIBLES.finditer(text))]
-    return View(_unescape(_NUMERAL_RUN.sub(_to_digits, plain)), removed)
+    return View(_NUMERAL_RUN.sub(_to_digits, plain), removed)
+
+
+def _decoded(text: str) -> tuple[str, tuple[list[int], list[int]]]:
+    """Give a text with the characters that its escapes stand for, and where each begins and ends in the original."""
+    parts: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    position = 0
+    for escape in _ESCAPE.finditer(text):
+        start, end = escape.span()
+        parts.append(text[position:start])
+        starts += range(position, start)
+        ends += range(position + 1, start + 1)
+        for one, length in _meant(escape[0]):
+            parts.append(one)
+            starts.append(start)
+            start += length
+            ends.append(start)
+        position = end
+    parts.append(text[position:])
+    starts += range(position, len(text))
+    ends += range(position + 1, len(text) + 1)
+    return "".join(parts), (starts, ends)
+
+
+def _meant(escape: str) -> list[tuple[str, int]]:
+    """Give the characters that an escape stands for, each with how much of the escape it takes."""
+    if escape[0] == "%":
+        try:
+            return [(one, 3 * len(one.encode())) for one in bytes.fromhex(escape.replace("%", "")).decode()]
+        except UnicodeDecodeError:
+            return [(one, 1) for one in escape]
+    if escape[1] == "u":
+        code = int(escape[2:], base=16)  # noqa: FURB166 - "\\u" is no prefix of a number
+        return [(" " if 0xD800 <= code < 0xE000 else chr(code), 6)]
+    return [(_CONTROLS.get(escape[1], escape[1]), 2)]
 
 
 def _to_plain(run: re.Match[str]) -> str:
@@ -91,12 +142,3 @@ def _to_plain(run: re.Match[str]) -> str:
 
 def _to_digits(run: re.Match[str]) -> str:
     return run[0].translate(_NUMERAL_DIGITS)
-
-
-def _unescape(text: str) -> str:
-    """Blank the escapes of JSON in a string, as in a tool call's arguments, and of links: they are no neighbours."""
-    return _ESCAPE.sub(_to_blanks, text) if "\\" in text or "%" in text else text
-
-
-def _to_blanks(escape: re.Match[str]) -> str:
-    return " " * len(escape[0])

@@ -47,19 +47,26 @@ class Judge:
         if said is None:
             return Verdict(problem="the answer holds tool calls and no text")
         found = extract_value(said, self._schema, as_arguments=arguments is not None)
-        failed = None if found.kind is None else Verdict(problem=found.problem, kind=found.kind)
         if restore is None:
-            return failed or _verdict(found, mode)
-        # The schema is for the values, not for what stands in for them, which it may refuse.
-        bare = found if failed is None else extract_value(said, None, as_arguments=arguments is not None)
-        if bare.kind is not None:
-            return failed or Verdict(problem=bare.problem, kind=bare.kind)
-        verdict = _restored(_verdict(bare, mode), restore)
-        if failed is not None and not verdict.restored:
-            return failed
-        if self._schema.errors(verdict.value):  # in words they would repeat the values
-            return failed or Verdict(problem="with its values put back the output is not what the schema asks for")
-        return verdict
+            return Verdict(problem=found.problem, kind=found.kind) if found.kind is not None else _verdict(found, mode)
+        # The schema is for the values, and decides which of several candidates is meant.
+        meant = extract_value(said, _Restoring(self._schema, restore), as_arguments=arguments is not None)
+        if meant.kind is None:
+            return _restored(_verdict(meant, mode), restore)
+        # What is wrong is said of the answer as it came: with its values it must not go back.
+        problem = found.problem or "with its values put back the output is not what the schema asks for"
+        return Verdict(problem=problem, kind=meant.kind)
+
+
+class _Restoring:
+    """A schema for values with placeholders: it looks at what they stand for."""
+
+    def __init__(self, schema: Schema, restore: Callable[[Any], Any]) -> None:
+        self._schema, self._restore = schema, restore
+
+    def errors(self, value: Any) -> list[str]:
+        """Give what is wrong with a value once everything is put back."""
+        return self._schema.errors(self._restore(value))
 
 
 def _verdict(found: Finding, mode: str) -> Verdict:
