@@ -19,6 +19,9 @@ from pathlib import Path
 import pytest
 from conftest import environment, records, write_lines
 
+from batchrun.cli.explain import EXPLANATIONS
+from batchrun.records import ErrorKind
+
 COMMAND = [sys.executable, "-m", "batchrun"]
 RESULT_KEYS = {"id", "line", "output", "finish_reason", "model", "usage", "attempts", "duration_s", "finished_at",
                "reasoning", "extraction", "fingerprint", "warnings", "provider"}  # fmt: skip
@@ -506,3 +509,20 @@ def test_a_limit_is_reached_without_waiting_for_more_of_standard_input(simulator
         process.stdin.flush()
         assert process.wait(timeout=20) == 0
     assert {record["id"] for record in records(tmp_path / "out" / "results.jsonl")} == {"a", "b"}
+
+
+# --- explain ---
+
+
+def test_every_kind_is_explained(batchrun):
+    assert set(EXPLANATIONS) == {kind.value for kind in ErrorKind}
+    listed = batchrun("explain")
+    assert [line.split()[0] for line in listed.out.splitlines()] == [kind.value for kind in ErrorKind]
+    for kind in (ErrorKind.TRUNCATED, ErrorKind.TIMEOUT, ErrorKind.QUOTA):
+        ended = batchrun("explain", kind.value)
+        assert ended.code == 0
+        assert "What helps" in ended.out
+        assert max(map(len, ended.out.splitlines())) <= 100
+    assert "stops the run (exit code 4)" in batchrun("explain", "quota").out.replace("\n  ", " ")
+    wrong = batchrun("explain", "trunc")
+    assert (wrong.code, "did you mean truncated?" in wrong.err) == (2, True)

@@ -7,6 +7,7 @@ import click
 from batchrun.cli.check import check, models
 from batchrun.cli.console import open_closed_streams
 from batchrun.cli.ctl import ctl
+from batchrun.cli.explain import explain
 from batchrun.cli.extract import extract
 from batchrun.cli.init import init
 from batchrun.cli.inspect import reparse, status, verify
@@ -41,5 +42,6 @@ main.add_command(check)
 main.add_command(models)
 main.add_command(probe)
 main.add_command(extract)
+main.add_command(explain)
 main.add_command(init)
 main.add_command(simulate)

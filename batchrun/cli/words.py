@@ -87,6 +87,11 @@ def _next_steps(summary: Summary, again: str) -> list[str]:
     if summary.stop is not None:
         steps.append(f"the same command again goes on with what is pending: {again}")
     if summary.failures:
+        commonest = (
+            max(summary.failures_by_kind.items(), key=lambda pair: pair[1])[0] if summary.failures_by_kind else ""
+        )
+        if commonest:
+            steps.append(f"what {commonest} means and what helps: batchrun explain {commonest}")
         steps.append(f"the failures again, when their cause is mended: batchrun retry {summary.output}")
     return steps
 
