@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from batchrun.endpoint.discreet import without_ids
 from batchrun.endpoint.recognise import recognise_answer
 from batchrun.endpoint.waits import asked_wait
 from batchrun.records import EndpointError, ErrorKind, Provider, Usage
@@ -60,9 +61,9 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
     if dialect.guessed:
         dialect = recognise_answer(headers, value, signal.codes, signal.message) or dialect
     row = _row(dialect, status, signal, headers)
-    message = signal.message or describe(provider.body)
+    message = without_ids(signal.message[: 2 * _MAX_MESSAGE]) or describe(provider.body)
     if provider.status // 100 == 3:
-        where = headers.get("location", "elsewhere")
+        where = _place(headers.get("location", "elsewhere"))
         message = f"redirected to {where}; batchrun follows no redirects, put the right address into base_url"
     is_told = isinstance(value, dict) and bool(value.get("error") or value.get("base_resp") or value.get("code"))
     error = EndpointError(
@@ -81,6 +82,13 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
     if error.cause is not None:
         error.limit = _limit(dialect, error.cause, signal.message)
     return error
+
+
+def _place(location: str) -> str:
+    """Give an address without what may be a secret: user, query, fragment."""
+    scheme, mark, rest = re.split(r"[?#]", location[:_MAX_MESSAGE])[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return scheme + mark + host.rpartition("@")[2] + slash + path
 
 
 def _row(dialect: Dialect, status: int, signal: Signal, headers: dict[str, str]) -> ErrorRow | None:
@@ -153,5 +161,5 @@ def describe(body: bytes) -> str:
         return "empty body"
     if text.lstrip()[:1] == "<":
         title = re.search(r"<title[^>]*>\s*([^<]{1,80})", text, re.IGNORECASE)
-        return "a web page" + (f" titled {title.group(1).strip()!r}" if title else "")
-    return " ".join(text[:200].split())
+        return "a web page" + (f" titled {without_ids(title.group(1).strip())!r}" if title else "")
+    return without_ids(" ".join(text[:200].split()))
