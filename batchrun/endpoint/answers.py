@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchrun.endpoint.errors import classify, describe, says_error
-from batchrun.endpoint.streams import Stream, begins_like_a_stream
+from batchrun.endpoint.streams import Stream, begins_like_a_stream, has_too_many_values
 from batchrun.records import EndpointError, ErrorKind, Provider, Response, Usage
 from batchrun.structured import OUTPUT_FUNCTION
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: More tokens than this are no count; numbers over 64 bits could not even be written down.
 _MAX_COUNT = 10**15
+#: So much is kept of what is no JSON.
+_MAX_KEPT_TEXT = 1024 * 1024
 _THINK = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
 _THOUGHT = re.compile(r"\A(.*?)</think>\s*", re.DOTALL)
 #: The marks with which models call tools, in an answer that should have had them as `tool_calls` (DeepSeek: full-width
@@ -162,8 +164,10 @@ def _assembled(
 
 
 def _cut_off(value: dict[str, Any], stream: Stream, dialect: Dialect) -> str | None:
+    if stream.excess is not None:
+        return stream.excess
     if stream.malformed is not None:
-        return f"the stream has an event that is no JSON: {stream.malformed[:80].decode('utf-8', 'replace')!r}"
+        return f"the stream has an event that is no JSON, of {len(stream.malformed)} bytes"
     if not value["choices"]:
         return "the stream ended without an answer"
     if not value["choices"][0]["finish_reason"]:
@@ -192,6 +196,8 @@ def _parse(body: bytes, warnings: list[str]) -> tuple[Any, bytes]:
     The text is the provider's own bytes: numbers, spelling and doubled keys stay. In valid JSON a raw line end can
     only be white space between tokens, so taking them out changes nothing.
     """
+    if has_too_many_values(body):
+        return None, _as_text(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -211,11 +217,17 @@ def _parse_slowly(body: bytes, warnings: list[str]) -> tuple[Any, bytes]:
     try:
         value = json.loads(body.decode(), parse_constant=_refuse, parse_int=_tolerant_int)
     except (ValueError, RecursionError):
-        return None, orjson.dumps(body.decode("utf-8", "replace"))
+        return None, _as_text(body)
     mended = _without_lone_surrogates(body, warnings)
     if mended != body:
         value = json.loads(mended, parse_int=_tolerant_int)
     return value, mended
+
+
+def _as_text(body: bytes) -> bytes:
+    """Keep what is no JSON as a JSON string, a long one as far as it may be worth something."""
+    cut = "…" if len(body) > _MAX_KEPT_TEXT else ""
+    return orjson.dumps(body[:_MAX_KEPT_TEXT].decode("utf-8", "replace") + cut)
 
 
 def _without_lone_surrogates(text: bytes, warnings: list[str]) -> bytes:

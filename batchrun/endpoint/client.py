@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import resource
 import ssl
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,8 +14,11 @@ from yarl import URL
 
 from batchrun.endpoint.answers import error_of, keep, kept_headers, partial, understand, understand_stream
 from batchrun.endpoint.deadlines import AbandonedError, Attempt, Deadlines, IdleTimeoutError
+from batchrun.endpoint.discreet import without_echo, without_ids
+from batchrun.endpoint.secret import Secret
 from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.endpoint.target import hint
+from batchrun.endpoint.unpack import ACCEPTED, Unpacker, UnpackError
 from batchrun.endpoint.watch import Watch
 from batchrun.job import ATTEMPT_TIMEOUT_S
 from batchrun.records import EndpointError, ErrorKind
@@ -29,20 +32,20 @@ if TYPE_CHECKING:
     from batchrun.endpoint.target import Target
     from batchrun.records import Provider, Request, Response
 
-#: An answer with more bytes than this is cut off and counts as no answer.
-MAX_BODY_BYTES = 64 * 1024 * 1024
+#: An answer with more bytes than this, as sent or unpacked, is cut off and counts as no answer.
+MAX_BODY_BYTES = 32 * 1024 * 1024
+#: Of answers that are longer than this one at a time is read on; the others wait, so that memory has a bound.
+_LARGE_BYTES = 2 * 1024 * 1024
 _CONNECT_TIMEOUT_S = 10.0
 #: Below the shortest keep-alive of common servers (uvicorn's 5 s), so that a closing connection is seldom reused.
 _KEEP_ALIVE_S = 4.5
 #: What a run has open beside its connections.
 _OTHER_FILES = 32
-_HIDDEN_KEY = "[key]"
 #: After a stream's `[DONE]` its connection has this long to come to the answer's end, or it is closed.
 _LINGER_S = 0.5
 #: So much of an answer's beginning shows whether it is a stream.
 _SNIFFED_BYTES = 64
-#: A shorter key is a placeholder, as local servers want one ("EMPTY", "x"); taking it out would spoil good answers.
-_SHORTEST_SECRET = 6
+_LONGEST_BEGINNING = 512
 
 
 def most_connections() -> int:
@@ -67,8 +70,7 @@ class Client:
         self._base_url = base_url.rstrip("/")
         self._url = URL(self._base_url + target.path)
         self._key = key
-        self._secret = key.encode() if key and len(key) >= _SHORTEST_SECRET else None
-        self._spelled = _spellings(self._secret) if self._secret else None
+        self._secret = Secret(key)
         self._dialect = target.dialect
         self._retry = target.retry
         self._stream = target.stream
@@ -85,7 +87,10 @@ class Client:
 
     async def __aenter__(self) -> Self:
         self._deadlines = Deadlines(self._retry.attempt_timeout or ATTEMPT_TIMEOUT_S, self._retry.idle_timeout)
-        headers = {"Content-Type": "application/json", "User-Agent": f"batchrun/{__version__}"}
+        self._turn_of_large = asyncio.Lock()
+        headers = {
+            "Content-Type": "application/json", "User-Agent": f"batchrun/{__version__}", "Accept-Encoding": ACCEPTED,
+        }  # fmt: skip
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         self._session = aiohttp.ClientSession(
@@ -96,6 +101,8 @@ class Client:
             # `Deadlines` times the whole attempt; aiohttp's own timers for it take a sixth of a request's time.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
             trust_env=False,
+            # Answers are unpacked here, where what comes and what it comes to are both counted.
+            auto_decompress=False,
         )
         return self
 
@@ -122,6 +129,7 @@ class Client:
             if refusal is None:
                 self._look_for_the_other_way(model, error, streamed=streamed)
             self._add_hint(error, streamed=streamed)
+            error.message = without_echo(error.message, request.messages)
             raise
         if streamed:
             self._on_trial.discard(model)
@@ -183,7 +191,7 @@ class Client:
         """
         answer = _Answer()
         await self._converse(answer, method, URL(self._base_url + path), body, None, streamed=False)
-        return keep(answer.status, answer.headers, answer.body, self._scrub)
+        return keep(answer.status, answer.headers, answer.body, self._secret.scrub)
 
     def abandon(self, started_before: float) -> int:
         """Give up the calls that were sent before a time, of whose answers nothing came at all; tell how many."""
@@ -199,7 +207,7 @@ class Client:
         error = error_of(provider, self._dialect)
         if error is not None:
             self._add_hint(error, streamed=False)
-            error.message = self._hide(error.message)
+            error.message = self._secret.hide(error.message)
         return error
 
     async def _send(self, request: Request, idempotency_key: str | None, *, streamed: bool) -> Response:
@@ -209,7 +217,7 @@ class Client:
         try:
             return self._without_key(self._understand(answer))
         except EndpointError as error:
-            error.message = self._hide(error.message)
+            error.message = self._secret.hide(error.message)
             raise
 
     async def _converse(
@@ -231,6 +239,8 @@ class Client:
                 broken.unreachable = isinstance(error, aiohttp.ConnectionTimeoutError)
                 broken.abandoned = isinstance(error, AbandonedError)
                 raise broken from error
+        except UnpackError as error:
+            raise self._broken(answer, ErrorKind.NETWORK, f"HTTP {answer.status}: {error}") from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(ErrorKind.NOT_AN_API, self._words("TLS certificate refused", error)) from error
         except aiohttp.ClientSSLError as error:
@@ -245,16 +255,16 @@ class Client:
 
     def _understand(self, answer: _Answer) -> Response:
         if answer.stream is None:
-            return understand(answer.status, answer.headers, answer.body, self._dialect, self._scrub)
+            return understand(answer.status, answer.headers, answer.body, self._dialect, self._secret.scrub)
         answer.stream.end()
-        return understand_stream(answer.status, answer.headers, answer.stream, self._dialect, self._scrub)
+        return understand_stream(answer.status, answer.headers, answer.stream, self._dialect, self._secret.scrub)
 
     def _without_key(self, response: Response) -> Response:
         """Take the key out of texts in which it came in pieces."""
         if response.text:
-            response.text = self._hide(response.text)
+            response.text = self._secret.hide(response.text)
         if response.reasoning:
-            response.reasoning = self._hide(response.reasoning)
+            response.reasoning = self._secret.hide(response.reasoning)
         return response
 
     async def _exchange(
@@ -275,8 +285,7 @@ class Client:
         self._deadlines.hear(attempt)
         answer.status = response.status
         answer.headers = kept_headers(response.headers)
-        if self._key and self._secret and self._key in "".join(answer.headers.values()):
-            answer.headers = {name: self._hide(value) for name, value in answer.headers.items()}
+        answer.headers = {name: self._secret.hide(value) for name, value in answer.headers.items()}
         try:
             await self._read(attempt, response, answer, streamed=streamed)
         except BaseException:
@@ -291,35 +300,45 @@ class Client:
         Only content counts as progress: neither blank lines before JSON nor comments between events do.
         """
         length = response.content_length
-        plain = length is not None and length <= MAX_BODY_BYTES and "content-encoding" not in response.headers
-        if plain and not streamed:
+        if length is not None and length > MAX_BODY_BYTES:
+            raise self._too_long(answer)
+        packing = response.headers.get("content-encoding", "identity").strip().lower()
+        is_plain = packing in ("", "identity")
+        if is_plain and not streamed and length is not None and length <= _LARGE_BYTES:
             self._deadlines.progress(attempt)
             answer.body = await response.read()
             return
-        parts: list[bytes] = []
-        size = 0
-        sniffing = streamed
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            self._deadlines.hear(attempt)
-            if size > MAX_BODY_BYTES:
-                message = f"the answer is longer than {MAX_BODY_BYTES} bytes"
-                raise self._broken(answer, ErrorKind.INVALID_RESPONSE, message)
-            if answer.stream is None and not parts and not chunk.strip():
-                continue  # keep-alive
-            data = chunk
-            if answer.stream is None:
-                parts.append(chunk)
-                data = b"".join(parts) if sniffing else b""
-                if sniffing and begins_like_a_stream(data):
-                    answer.stream = Stream()
-                sniffing = sniffing and len(data) < _SNIFFED_BYTES
-            if chunk.strip() if answer.stream is None else answer.stream.feed(data):
-                self._deadlines.progress(attempt)
-            if answer.stream is not None and answer.stream.done:
-                await _read_out(response)
-                return
-        answer.body = b"".join(parts)
+        taking = _Taking(answer, is_sniffing=streamed)
+        unpacker = None if is_plain else Unpacker(packing)
+        async with AsyncExitStack() as turn:
+            async for chunk in response.content.iter_any():
+                self._deadlines.hear(attempt)
+                taking.sent += len(chunk)
+                for piece in (chunk,) if unpacker is None else unpacker.feed(chunk):
+                    if taking.take(piece):
+                        self._deadlines.progress(attempt)
+                    self._check_length(taking, answer)
+                if answer.stream is not None and answer.stream.done:
+                    await _read_out(response)
+                    return
+                if taking.size > _LARGE_BYTES and not taking.has_turn:
+                    taking.has_turn = True
+                    self._deadlines.wait(attempt)
+                    await turn.enter_async_context(self._turn_of_large)
+        if unpacker is not None and not unpacker.is_whole:
+            raise self._broken(answer, ErrorKind.INVALID_RESPONSE, "the packed answer is cut off")
+        answer.body = bytes(taking.body)
+
+    def _check_length(self, taking: _Taking, answer: _Answer) -> None:
+        if max(taking.size, taking.sent) > MAX_BODY_BYTES:
+            taking.body.clear()
+            raise self._too_long(answer)
+        if answer.stream is not None and answer.stream.excess is not None:
+            raise self._broken(answer, ErrorKind.INVALID_RESPONSE, answer.stream.excess)
+
+    def _too_long(self, answer: _Answer) -> EndpointError:
+        message = f"HTTP {answer.status}: the answer is longer than {MAX_BODY_BYTES >> 20} MB"
+        return self._broken(answer, ErrorKind.INVALID_RESPONSE, message)
 
     def _is_whole(self, answer: _Answer) -> bool:
         """Tell whether a stream said all that it had to say, before it broke off or stood still."""
@@ -330,15 +349,9 @@ class Client:
         """Make the error of an answer that broke off; what came of a stream is kept with it."""
         if answer.stream is None:
             return EndpointError(kind, message)
-        answer.stream.end()
-        provider, usage = partial(answer.status, answer.headers, answer.stream, self._dialect, self._scrub)
+        answer.stream.break_off()
+        provider, usage = partial(answer.status, answer.headers, answer.stream, self._dialect, self._secret.scrub)
         return EndpointError(kind, message, provider=provider, usage=usage)
-
-    def _scrub(self, text: bytes) -> bytes:
-        """Take the key out of what a provider sent, which may echo it, in an error mostly."""
-        if self._secret and self._spelled and (self._secret in text or b"\\u00" in text or b"\\/" in text):
-            return self._spelled.sub(_HIDDEN_KEY.encode(), text)
-        return text
 
     def _timeout_message(self, error: TimeoutError) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -351,11 +364,11 @@ class Client:
 
     def _words(self, what: str, error: Exception) -> str:
         """Describe an exception without its repr, which can hold the request's headers."""
-        text = f"{what}: {error}" if str(error) else what
-        return self._hide(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-
-    def _hide(self, text: str) -> str:
-        return text.replace(self._key, _HIDDEN_KEY) if self._secret and self._key else text
+        said = str(error)
+        if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
+            said = without_ids(said)  # it quotes what came
+        text = f"{what}: {said}" if said else what
+        return self._secret.hide(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 @dataclass(slots=True)
@@ -366,6 +379,35 @@ class _Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     stream: Stream | None = None
+
+
+@dataclass(slots=True)
+class _Taking:
+    """Takes the pieces of an answer: `sent` are the bytes that came, `size` those that they were unpacked to."""
+
+    answer: _Answer
+    is_sniffing: bool
+    body: bytearray = field(default_factory=bytearray)
+    sent: int = 0
+    size: int = 0
+    has_turn: bool = False
+
+    def take(self, piece: bytes) -> bool:
+        """Take a piece; tell whether there was content in it."""
+        self.size += len(piece)
+        stream = self.answer.stream
+        if stream is not None:
+            return stream.feed(piece)
+        if not self.body and not piece.strip():
+            return False  # keep-alive
+        self.body += piece
+        if self.is_sniffing:
+            self.is_sniffing = len(self.body) < _SNIFFED_BYTES
+            if begins_like_a_stream(bytes(self.body[:_LONGEST_BEGINNING])):
+                self.answer.stream = stream = Stream()
+                begun, self.body = bytes(self.body), bytearray()
+                return stream.feed(begun)
+        return bool(piece.strip())
 
 
 def _stream_suffix(dialect: Dialect) -> bytes:
@@ -385,12 +427,6 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
                 await response.content.readany()
     except (TimeoutError, aiohttp.ClientError, OSError):
         response.close()  # the answer is complete; how its connection ends is its own affair
-
-
-def _spellings(secret: bytes) -> re.Pattern[bytes]:
-    """Match a key in JSON text, each of its characters as it is or escaped."""
-    one = (rb"(?:\\?%s|\\u00(?i:%02x))" % (re.escape(bytes([char])), char) for char in secret)
-    return re.compile(b"".join(one))
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -77,6 +77,10 @@ class Deadlines:
         """Take note that an attempt's answer came on; keep-alives are no progress."""
         attempt.idle_until = self._now() + self._idle_s
 
+    def wait(self, attempt: Attempt) -> None:
+        """Take note that an answer is not read on for now, which is not its fault."""
+        attempt.idle_until = math.inf
+
     def abandon(self, started_before: float) -> int:
         """Cancel the attempts that were started before a time and of which nothing was heard; tell how many."""
         until = started_before + self._timeout_s

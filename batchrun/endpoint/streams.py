@@ -17,6 +17,15 @@ from batchrun.endpoint.errors import SUCCESS, says_error
 
 #: Texts of a delta that are pieces of a whole. Of any other text nobody knows: it is one if its pieces differ.
 _PIECES = ("content", "reasoning_content", "reasoning", "refusal")
+#: One event may be so long, in bytes, and one answer may have so many choices, tool calls and fields that nobody knows:
+#: enough for any provider, and a bound to the memory that a few bytes can come to.
+MAX_EVENT_BYTES = 24 * 1024 * 1024
+_MAX_CHOICES = 256
+_MAX_CALLS = 1024
+_MAX_FIELDS = 1024
+_FEW_PIECES = 64
+#: JSON with more values than this is not read.
+MAX_VALUES = 1_000_000
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 #: How a body begins that is a stream of events.
 _BEGINNING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry|error)?:")
@@ -30,15 +39,19 @@ def begins_like_a_stream(body: bytes) -> bool:
 class Stream:
     """Puts a stream together. `feed` it the bytes as they come, then `end` it; `completion` is what there is so far.
 
-    `done` tells whether `[DONE]` came, `error` is the event that says an error, `malformed` an event that is no JSON.
+    `done` tells whether `[DONE]` came, `error` is the event that says an error, `malformed` an event that is no JSON,
+    `excess` what there is too much of, in words: nothing is taken from then on.
     """
 
     def __init__(self) -> None:
         self.done = False
+        self.excess: str | None = None
         self.error: dict[str, Any] | None = None
         self.malformed: bytes | None = None
         self._rest: list[bytes] = []
         self._data: list[bytes] = []
+        #: Bytes of the line and of the lines of the event that are coming.
+        self._rest_size = self._data_size = 0
         self._is_error_event = False
         self._whole: dict[str, Any] = {}
         self._choices: dict[int, _Choice] = {}
@@ -47,6 +60,8 @@ class Stream:
     def feed(self, data: bytes) -> bool:
         """Take bytes; tell whether there was content in them, which keep-alives and empty deltas are not."""
         self._progress = False
+        if self.excess is not None:
+            return False
         if self._rest and self._rest[-1].endswith(b"\r"):
             data = self._rest.pop() + data
         # A carriage return at the very end may be half of a line's end.
@@ -55,12 +70,29 @@ class Stream:
         if not last:
             self._rest.append(data)  # joined at a line's end only, for an event may be long
             # A long event that comes on is progress, a comment is none.
-            return bool(data.strip()) and not self._rest[0].lstrip().startswith(b":")
+            progress = bool(data.strip()) and not self._rest[0].lstrip().startswith(b":")
+            self._rest_size += len(data)
+            self._check_size()
+            return progress
         lines = _LINE_END.split(b"".join((*self._rest, data[:last])))
         self._rest = [data[last:]] if last < len(data) else []
+        self._rest_size = len(data) - last
         for line in lines[:-1]:
             self._line(line)
         return self._progress
+
+    def _check_size(self) -> None:
+        if self._rest_size + self._data_size > MAX_EVENT_BYTES:
+            self._exceed(f"an event of the stream is longer than {MAX_EVENT_BYTES >> 20} MB")
+
+    def _exceed(self, words: str) -> None:
+        self.excess = self.excess or words
+        self.break_off()
+
+    def break_off(self) -> None:
+        """Leave what came last, for the rest of it is missing."""
+        self._rest, self._data = [], []
+        self._rest_size = self._data_size = 0
 
     def end(self) -> None:
         """Take what came last, though nothing marks its end."""
@@ -82,7 +114,7 @@ class Stream:
         return bool(ends) and all(ends) and self.error is None and self.malformed is None
 
     def _line(self, line: bytes) -> None:
-        if self.done:
+        if self.done or self.excess is not None:
             return  # what comes after the end is no part of the answer
         if not line:
             self._dispatch()
@@ -98,6 +130,8 @@ class Stream:
             if len(self._data) == 1 and _parse(self._data[0]) is not None:
                 self._dispatch()
             self._data.append(value)
+            self._data_size += len(value)
+            self._check_size()
         elif name == b"event":
             self._is_error_event = value.strip() == b"error"
         elif name == b"error":  # llama.cpp, for an error in the middle
@@ -105,7 +139,7 @@ class Stream:
             self._data.append(value)
 
     def _dispatch(self) -> None:
-        data, self._data = b"\n".join(self._data).strip(), []
+        data, self._data, self._data_size = b"\n".join(self._data).strip(), [], 0
         is_error, self._is_error_event = self._is_error_event, False
         if not data:
             return
@@ -130,6 +164,8 @@ class Stream:
                         self._choice(choice, place)
             elif not self._whole.get(key) or (value not in (None, "", {}) and key not in ("id", "model")):
                 self._whole[key] = value
+        if len(self._whole) > _MAX_FIELDS:
+            self._exceed(f"the events of the stream have more than {_MAX_FIELDS} fields")
         if isinstance(event.get("usage"), dict):
             self._progress = True
 
@@ -146,6 +182,8 @@ class Stream:
             known = self._choices[index] = _Choice(index)
         if known.add(choice):
             self._progress = True
+        if len(self._choices) > _MAX_CHOICES or known.is_excessive:
+            self._exceed("the stream has more choices, tool calls or fields than an answer can have")
 
 
 class _Choice:
@@ -177,13 +215,19 @@ class _Choice:
         return progress
 
     @property
+    def is_excessive(self) -> bool:
+        """Tell whether it has more tool calls or fields than an answer can have."""
+        fields = len(self._fields) + len(self._message) + len(self._pieces)
+        return fields > _MAX_FIELDS or len(self._calls) > _MAX_CALLS
+
+    @property
     def is_finished(self) -> bool:
         """Tell whether it said why it ended."""
         return bool(self._fields["finish_reason"])
 
     def whole(self) -> dict[str, Any]:
         """Give the choice as it would have come in one piece."""
-        message = dict(self._message)
+        message = {key: _settled(value) for key, value in self._message.items()}
         for key, pieces in self._pieces.items():
             text = "".join(pieces) if key in _PIECES or len(set(pieces)) > 1 else pieces[0]
             if text or not isinstance(message.get(key), list):
@@ -230,12 +274,20 @@ class _Choice:
         new: dict[str, Any] = {}
         for key, value in message.items():
             if key in self._pieces and isinstance(value, str):
-                so_far = "".join(self._pieces[key])
-                if value.startswith(so_far) and value != so_far:
+                so_far = self._so_far(key)
+                if so_far is not None and value.startswith(so_far) and value != so_far:
                     self._pieces[key] = [value]
             elif key != "tool_calls" or not self._calls:
                 new[key] = value
         return self._delta(new)
+
+    def _so_far(self, key: str) -> str | None:
+        """Give a text as far as it came; None for one that nobody knows, in too many pieces to be looked at again."""
+        pieces = self._pieces[key]
+        if key not in _PIECES:
+            return "".join(pieces) if len(pieces) <= _FEW_PIECES else None
+        pieces[:] = ["".join(pieces)]  # once and for all: it may be asked for at every event
+        return pieces[0]
 
     def _call(self, piece: dict[str, Any]) -> None:
         call, arguments = self._call_at(piece)
@@ -262,10 +314,10 @@ class _Choice:
         """Take a piece of a function call, the older form of a tool call."""
         call = self._message.get("function_call")
         if not isinstance(call, dict):
-            call = self._message["function_call"] = {"name": "", "arguments": ""}
+            call = self._message["function_call"] = {"name": "", "arguments": _Pieces()}
         for key, value in piece.items():
             if key == "arguments":
-                call[key] += value if isinstance(value, str) else ""
+                _append(call, key, value if isinstance(value, str) else "")
             elif value:
                 call[key] = value
 
@@ -307,19 +359,47 @@ def _extend(known: list[Any], more: list[Any]) -> None:
         last = known[-1] if known else None
         if isinstance(part, dict) and isinstance(last, dict) and _goes_on(last, part):
             for key, value in part.items():
-                if key in ("text", "summary", "data") and isinstance(last.get(key), str) and isinstance(value, str):
-                    last[key] += value
+                is_text = isinstance(value, str) and isinstance(last.get(key), str | _Pieces)
+                if is_text and key in ("text", "summary", "data"):
+                    _append(last, key, value)
                 elif value is not None:
                     last[key] = value
         else:
             known.append(dict(part) if isinstance(part, dict) else part)
 
 
+class _Pieces(list[str]):
+    """A text in pieces: adding to a long text again and again would copy it each time."""
+
+
+def _append(fields: dict[str, Any], key: str, piece: str) -> None:
+    known = fields.get(key)
+    if not isinstance(known, _Pieces):
+        known = fields[key] = _Pieces([known] if isinstance(known, str) else [])
+    known.append(piece)
+
+
+def _settled(value: Any) -> Any:
+    """Join the texts in pieces of a part, or of a list of parts."""
+    if isinstance(value, _Pieces):
+        return "".join(value)
+    if isinstance(value, dict):
+        return {key: "".join(one) if isinstance(one, _Pieces) else one for key, one in value.items()}
+    return [_settled(one) if isinstance(one, dict) else one for one in value] if isinstance(value, list) else value
+
+
 def _goes_on(last: dict[str, Any], part: dict[str, Any]) -> bool:
     return "index" in part and (part["index"], part.get("type")) == (last.get("index"), last.get("type"))
 
 
+def has_too_many_values(text: bytes) -> bool:
+    """Tell whether JSON text may have more values than any answer has: each takes far more memory than its bytes."""
+    return len(text) > MAX_VALUES and text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES
+
+
 def _parse(data: bytes) -> Any:
+    if has_too_many_values(data):
+        return None
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
