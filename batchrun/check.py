@@ -16,10 +16,10 @@ from batchrun.curl import curl_of
 from batchrun.endpoint import reach
 from batchrun.endpoint.client import Client
 from batchrun.endpoint.target import target_of
-from batchrun.job import PLACEHOLDER_MODEL, JobError, endpoint_job, is_loopback
-from batchrun.origins import KeySource, Setting, key_in_words, key_source, proxies, settings_of
+from batchrun.job import PLACEHOLDER_MODEL, JobError, endpoint_job, is_loopback, without_password
+from batchrun.origins import KeySource, Setting, key_in_words, key_source, proxies, route_in_words, settings_of
 from batchrun.records import EndpointError, ErrorKind, Request
-from batchrun.settings import environment, read_key, resolve
+from batchrun.settings import environment, exposed, read_key, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -167,6 +167,7 @@ class _Checker:
     job: Job = field(init=False)
     endpoint: Opened | None = None
     place: reach.Place = field(init=False)
+    next: reach.Place = field(init=False)
     client: Client = field(init=False)
     http: Provider = field(init=False)
 
@@ -231,10 +232,14 @@ class _Checker:
             key = self._read_key(variables)
             self.settings.append(key_in_words(key, self.source, job.endpoint))
             if self.proxies:
-                self.settings.append(Setting("proxy", f"{', '.join(self.proxies)} set", "ignored: connects directly"))
+                how = "connects directly" if target.route.proxy is None else "endpoint.proxy counts"
+                self.settings.append(Setting("proxy", f"{', '.join(self.proxies)} set", f"ignored: {how}"))
+            self.settings += route_in_words(job)
             endpoint = await self.stack.enter_async_context(models.opened(job, key, target))
             try:
                 self.place = reach.place_of(endpoint.base_url)
+                #: What is connected to: the endpoint, or the proxy that leads to it.
+                self.next = reach.place_of(target.route.proxy or endpoint.base_url)
                 self.client = await self.stack.enter_async_context(endpoint.client(timeout_s=_PROBE_TIMEOUT_S))
             except ValueError as error:
                 raise JobError(f"endpoint.base_url: {endpoint.base_url!r} is not a URL: {error}") from error
@@ -267,6 +272,7 @@ class _Checker:
         below = diagnose.below_the_root(base_url)
         remarks = [
             diagnose.key_trouble(key),
+            *exposed(self.job),
             f"base_url ends in /{below}, which is seldom an API's root: batchrun appends the path." if below else None,
             "The key goes over the network in clear text: base_url is http, and not on this machine."
             if key and not self.place.tls and not is_loopback(base_url) else None,
@@ -283,35 +289,40 @@ class _Checker:
     # --- 2 to 4: below HTTP ---
 
     async def _name(self) -> _Found:
-        if self.place.is_address:
-            self.addresses = [self.place.host]
-            return _Found(f"{self.place.host} is an address, there is no name to look up")
+        place = self.next
+        if place.is_address:
+            self.addresses = [place.host]
+            return _Found(f"{place.host} is an address, there is no name to look up")
         try:
-            self.addresses = await reach.look_up(self.place)
+            self.addresses = await reach.look_up(place)
         except TimeoutError as error:
-            words = f"{self.place.host}: the name service did not answer within {reach.LOOKUP_TIMEOUT_S:g} s"
+            words = f"{place.host}: the name service did not answer within {reach.LOOKUP_TIMEOUT_S:g} s"
             raise _FailedError(words, diagnose.no_name(self.proxies)) from error
         except OSError as error:
-            words = f"{self.place.host}: {error.strerror or error}"
+            words = f"{place.host}: {error.strerror or error}"
             raise _FailedError(words, diagnose.no_name(self.proxies)) from error
-        return _Found(f"{self.place.host} is {', '.join(self.addresses)}")
+        return _Found(f"{place.host} is {', '.join(self.addresses)}")
 
     async def _tcp(self) -> _Found:
-        attempts = await reach.connect(self.place, self.addresses)
+        place = self.next
+        attempts = await reach.connect(place, self.addresses)
         good = [one for one in attempts if one.problem is None]
         bad = [f"{one.address}: {one.words}" for one in attempts if one.problem is not None]
         if not good:
-            words = diagnose.no_connection(self.place, self._opened.base_url, attempts, self.proxies)
-            raise _FailedError(f"port {self.place.port}; {'; '.join(bad)}", words)
+            proxy = self._opened.target.route.proxy
+            words = diagnose.no_connection(place, proxy or self._opened.base_url, attempts, self.proxies)
+            raise _FailedError(f"port {place.port}; {'; '.join(bad)}", words)
         self.address = good[0].address
         took = ", ".join(one.address for one in good)
-        return _Found("; ".join([f"{took} port {self.place.port}", *bad]))
+        return _Found("; ".join([f"{took} port {place.port}", *bad]))
 
     async def _tls(self) -> _Found:
         if not self.place.tls:
             return _Found("plain http, no TLS", "skipped")
+        if self._opened.target.route.proxy:
+            return _Found("through the proxy: the requests that follow check the certificate", "skipped")
         try:
-            done = await reach.handshake(self.place, self.address)
+            done = await reach.handshake(self.place, self.address, self._opened.target.route.tls)
         except reach.TlsError as error:
             raise _FailedError(error.message, diagnose.no_tls(error, self.place, self._opened.base_url)) from error
         shown = done.certificate
@@ -348,7 +359,7 @@ class _Checker:
 
     async def _tls_behind(self) -> str | None:
         """Say what to do if a port that is asked in plain http speaks TLS."""
-        if self.place.tls or not await reach.speaks_tls(self.place, self.address):
+        if self.place.tls or self._opened.target.route.proxy or not await reach.speaks_tls(self.place, self.address):
             return None
         return diagnose.speaks_tls(self._opened.base_url)
 
@@ -543,4 +554,8 @@ class _Checker:
             return None
         body = self._body(self.job.endpoint.model or PLACEHOLDER_MODEL, streamed=self.streamed)
         url = reach.wire_url(self.endpoint.base_url, self.endpoint.target.path)
-        return self._hide(curl_of(url, body, self.source, direct=bool(self.proxies)))
+        route = self.job.endpoint
+        return self._hide(curl_of(
+            url, body, self.source, direct=bool(self.proxies), proxy=route.proxy and without_password(route.proxy),
+            ca_file=route.ca_file,
+        ))  # fmt: skip

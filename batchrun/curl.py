@@ -7,14 +7,26 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batchrun.origins import KeySource
 
 
-def curl_of(url: str, body: dict[str, Any], source: KeySource, *, direct: bool) -> str:
-    """Write the command for bash, on one line. `direct`: proxy variables are set, which batchrun does not follow."""
+def curl_of(
+    url: str, body: dict[str, Any], source: KeySource, *, direct: bool, proxy: str | None = None,
+    ca_file: Path | None = None,
+) -> str:  # fmt: skip
+    """Write the command for bash, on one line. `direct`: proxy variables are set, which batchrun does not follow.
+
+    `proxy` is the one that it does follow, as it may be shown.
+    """
     words = ["curl", "-sS"]
-    if direct:
+    if proxy:
+        words += ["--proxy", shlex.quote(proxy)]
+    elif direct:
         words += ["--noproxy", "'*'"]
+    if ca_file:
+        words += ["--cacert", shlex.quote(str(ca_file))]
     if set(url) & set("{}[]"):
         words.append("--globoff")
     if body.get("stream"):

@@ -88,7 +88,7 @@ def _proxy_words(proxies: Sequence[str]) -> list[str]:
         return []
     names, verb = ", ".join(proxies), "is" if len(proxies) == 1 else "are"
     words = f"{names} {verb} set, and batchrun ignores proxies and connects directly: where only a proxy leads out, "
-    return [words + "run it on a machine with direct access, or give a gateway on this network as base_url."]
+    return [words + 'name it under [endpoint], proxy = "http://host:port", or run where there is direct access.']
 
 
 def no_tls(error: TlsError, place: Place, base_url: str) -> str:
@@ -102,14 +102,14 @@ def no_tls(error: TlsError, place: Place, base_url: str) -> str:
         "untrusted": "The certificate breaks a rule for certificates: its owner must make a new one.",
         "not_yet_valid": "The certificate is not valid yet: check this machine's clock.",
         "self_signed": (
-            "The certificate is self-signed. If the server is yours, name the certificate in the variable SSL_CERT_FILE"
-            "; else something stands between you and the provider."
+            "The certificate is self-signed. If the server is yours, name the certificate as ca_file under "
+            "[endpoint], or in the variable SSL_CERT_FILE; else something stands between you and the provider."
         ),
         "wrong_host": _wrong_host(shown, place),
         "unknown_authority": (
             "The certificate's authority is not known to this machine: a company's own, or a proxy that looks into "
-            "TLS. Name its certificates (PEM) in the variable SSL_CERT_FILE; or the server leaves out an intermediate "
-            "certificate, or ca-certificates are not installed here."
+            "TLS. Name its certificates (PEM) as ca_file under [endpoint], or in the variable SSL_CERT_FILE; or the "
+            "server leaves out an intermediate certificate, or ca-certificates are not installed here."
         ),
         "plain_http": f"Write http:// in place of https:// ({_with_scheme(base_url, 'http')}), or take its TLS port.",
         "timeout": "Something takes the connection and says nothing: wrong port, or a firewall or proxy in the way.",

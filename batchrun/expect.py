@@ -109,6 +109,11 @@ def text(value: object) -> str:
     raise ValueError("a text that is not empty")
 
 
+def secret_text(value: object) -> str:
+    """Give a text that is not empty and is never repeated in a message; what it must be is said later."""
+    return value if isinstance(value, str) else ""
+
+
 def path(value: object) -> str:
     """Give a text that can be a path."""
     if isinstance(value, str) and value.strip() and "\0" not in value:

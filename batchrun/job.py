@@ -52,6 +52,9 @@ class Prompt:
 class Endpoint:
     """Where requests go. The key is read from `api_key_file`, else from the variable named by `api_key_env`.
 
+    Certificates count that the authorities in `ca_file` signed, else those of the system. `proxy` leads out where it is
+    named; variables that name one are ignored. `allow_http` lets key and prompts go to another machine in clear text.
+
     `thinking` switches a model's thinking in the provider's own way; "auto" leaves it as it is. `profile_max_age` is
     the age in seconds from which on a profile is said to be old.
     """
@@ -69,6 +72,9 @@ class Endpoint:
     profile: Literal["auto", "off"] = "auto"
     profile_max_age: float = 90 * 86400.0
     idempotency_key: bool = True
+    allow_http: bool = False
+    ca_file: Path | None = None
+    proxy: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +248,9 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
             "profile": expect.one_of("auto", "off"),
             "profile_max_age": expect.duration,
             "idempotency_key": expect.flag,
+            "allow_http": expect.flag,
+            "ca_file": expect.path,
+            "proxy": expect.secret_text,
         },
     ),
     "structured": (
@@ -473,6 +482,7 @@ class _Reader:
             (None, "output"),
             (None, "env_file"),
             ("endpoint", "api_key_file"),
+            ("endpoint", "ca_file"),
             ("structured", "schema"),
             ("data_boundary", "words_file"),
         ):
@@ -561,6 +571,8 @@ def _impossible(job: Job) -> list[_Problem]:
             problems.append(("endpoint.model", f"endpoint.model is still the placeholder {PLACEHOLDER_MODEL}; {words}"))
     if len(job.input) > 1 and "-" in job.input:
         problems.append(("input", 'input: "-" (standard input) cannot be combined with files'))
+    if endpoint.proxy is not None:
+        problems += [("endpoint.proxy", message) for message in _bad_proxy(endpoint.proxy)]
     if job.structured.mode in ("json_schema", "tool") and job.structured.schema is None:
         words = f'structured.mode = "{job.structured.mode}" needs structured.schema'
         problems.append(("structured.mode", words))
@@ -600,6 +612,31 @@ def _is_utf8(text: object) -> bool:
 
 def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def without_password(url: str) -> str:
+    """Give a URL as it may be shown: what stands before the @ may be a password."""
+    return re.sub(r"(://|\A)[^/]*@", rf"\1{_LEFT_OUT}@", url)
+
+
+_LEFT_OUT = "…"
+
+
+def _bad_proxy(url: str) -> list[str]:
+    shown = without_password(url)
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_whole = False
+        parts = urlsplit("")
+    if not is_whole or parts.path not in ("", "/") or parts.query or parts.fragment or not url.isascii():
+        if parts.username == _LEFT_OUT:
+            return ["endpoint.proxy: its password is not kept in run.json"]
+        return [f"endpoint.proxy: expected http://host:port, got {shown!r} (what is sent through it stays TLS)"]
+    if re.search(r"[\x00-\x20\x7f]", url):
+        return ["endpoint.proxy: holds a space or control character"]
+    return []
 
 
 def _bad_url(url: str) -> list[str]:
@@ -646,7 +683,9 @@ def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
         share = budget.max_failures
         own_dialect = str(folder / endpoint.dialect) if endpoint.dialect.endswith(".toml") else endpoint.dialect
         key_file = path(endpoint.api_key_file)
-        made["endpoint"] = dataclasses.replace(endpoint, api_key_file=key_file, dialect=own_dialect)
+        made["endpoint"] = dataclasses.replace(
+            endpoint, api_key_file=key_file, ca_file=path(endpoint.ca_file), dialect=own_dialect
+        )
         made["structured"] = dataclasses.replace(structured, schema=path(structured.schema))
         boundary = made.get("data_boundary", DataBoundary())
         made["data_boundary"] = dataclasses.replace(boundary, words_file=path(boundary.words_file))
@@ -667,7 +706,10 @@ def as_plain(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if isinstance(value, Percent):
             return str(value)
-        return {one.name: as_plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        plain = {one.name: as_plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        if isinstance(value, Endpoint) and value.proxy:
+            plain["proxy"] = without_password(value.proxy)
+        return plain
     if isinstance(value, dict | types.MappingProxyType):
         return {str(key): as_plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -7,6 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from batchrun.job import without_password
 from batchrun.settings import DEFAULT_KEY_VARIABLE
 
 if TYPE_CHECKING:
@@ -79,6 +80,17 @@ def proxies(variables: Mapping[str, str]) -> list[str]:
     """Name the proxy variables that are set. Their values stay out of sight: they may hold a password."""
     wanted = [spelled for name in _PROXY_VARIABLES for spelled in (name, name.lower())]
     return [name for name in wanted if variables.get(name)]
+
+
+def route_in_words(job: Job) -> list[Setting]:
+    """List what the job says of the way to its endpoint: proxy and authorities. Nothing where it says nothing."""
+    endpoint, file = job.endpoint, str(job.path or "the job")
+    found = []
+    if endpoint.proxy:
+        found.append(Setting("through", f"the proxy {without_password(endpoint.proxy)}", file))
+    if endpoint.ca_file:
+        found.append(Setting("ca_file", f"{endpoint.ca_file}, in place of the system's authorities", file))
+    return found
 
 
 def key_in_words(key: str | None, source: KeySource, endpoint: Endpoint) -> Setting:

@@ -47,7 +47,7 @@ from batchrun.rehearsal import embedded_simulator
 from batchrun.retry import Retries
 from batchrun.selection import FromInput, FromQueue, OnChange, Selection
 from batchrun.sending import JobRefusedError, Observer, Sender, Work
-from batchrun.settings import environment, read_key, resolve
+from batchrun.settings import environment, exposed, read_key, resolve
 from batchrun.spending import Spending
 from batchrun.store import RunDirectory, StoreError
 from batchrun.summary import InFlight, Snapshot, Stop, StopCause, Summary, Tally, cost_of
@@ -93,6 +93,7 @@ class Runner:
         self._target = target_of(job)
         self.job = job = replace(job, retry=self._target.retry)
         self._key = read_key(job.endpoint, variables)
+        self._exposed = exposed(job)
         self._observer = observer
         self._limit = limit
         self._rng = rng or random.Random()
@@ -155,6 +156,8 @@ class Runner:
             )
             self._retries = Retries(self.job.retry, self._rng, self._pacer.sleep)
             self._waiting_room = asyncio.Semaphore(max(_WAITING_ROOM, 4 * self._pacer.concurrency))
+            for words in self._exposed:
+                self._note("exposed", words)
             for note in self._store.notes:
                 self._observer.notice("recovered", note)
             self._manifest = Manifest(
@@ -246,8 +249,7 @@ class Runner:
     def _remember(self, transports: dict[str, tuple[bool, str]]) -> None:
         trouble = self._knowledge.keep(transports, self._pacer.found, simulated=self._simulated)
         if trouble:
-            self._notes.append(trouble)
-            self._observer.notice("profile", trouble)
+            self._note("profile", trouble)
 
     async def _work_and_write(self) -> None:
         writer = asyncio.create_task(self._store.keep_synced())
@@ -453,8 +455,12 @@ class Runner:
 
     def _learned(self, words: str) -> None:
         """Take note of what the endpoint made the client change."""
+        self._note("learned", words)
+
+    def _note(self, event: str, words: str) -> None:
+        """Tell of an event that the summary has too."""
         self._notes.append(words)
-        self._observer.notice("learned", words)
+        self._observer.notice(event, words)
 
     async def _conclude(self, work: Work, response: Response) -> bool:
         """Judge a response and record what it is; False if it goes back to the model once more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import stat
 from typing import TYPE_CHECKING
 
 from batchrun.job import Endpoint, Job, JobError, is_loopback
@@ -57,8 +58,17 @@ def resolve(job: Job, variables: Mapping[str, str], *, sends_data: bool = True) 
             '(or simulate = "openai" for a rehearsal without key and network)'
         )
     job.check()
-    if sends_data and not is_loopback(endpoint.base_url) and job.data_boundary.classification != "non-sensitive":
-        raise JobError(f"{endpoint.base_url}: " + "\n".join(BOUNDARY_REFUSAL))
+    is_here = is_loopback(endpoint.base_url)
+    problems = []
+    if sends_data and not is_here and job.data_boundary.classification != "non-sensitive":
+        problems.append(f"{endpoint.base_url}: " + "\n".join(BOUNDARY_REFUSAL))
+    if endpoint.base_url.lower().startswith("http:") and not is_here and not endpoint.allow_http:
+        problems.append(
+            f"{endpoint.base_url}: key and prompts would leave this machine in clear text: write https://, or "
+            "allow_http = true under [endpoint] if the network between is yours"
+        )
+    if problems:
+        raise JobError(problems)
     return job
 
 
@@ -85,6 +95,20 @@ def read_key(endpoint: Endpoint, variables: Mapping[str, str]) -> str | None:
     if not re.fullmatch(r"[\x21-\x7e]+", key):
         raise JobError(f"the key in {where} holds a space, a line end or another character that no key has")
     return key
+
+
+def exposed(job: Job) -> list[str]:
+    """Say which files with the key are open to others on this machine."""
+    found = []
+    places = {} if job.endpoint.simulate else {"env_file": job.env_file, "api_key_file": job.endpoint.api_key_file}
+    for name, path in places.items():
+        try:
+            mode = path.stat().st_mode if path else 0
+        except OSError:  # whoever reads it says so
+            continue
+        if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            found.append(f"{path} ({name}) with the key is open to others on this machine: chmod 600 {path}")
+    return found
 
 
 def _read_env_file(path: Path) -> dict[str, str]:

@@ -179,7 +179,7 @@ def test_no_data_boundary_is_needed_and_no_input_nor_output(serve, batchrun, tmp
     (tmp_path / "job.toml").write_text(f'[endpoint]\nbase_url = "{server.base_url}"\nmodel = "m-1"\n')
     assert batchrun("check", "job.toml").code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job.toml"]
-    remote = batchrun("check", "--base-url", "http://nowhere.invalid/v1", "-m", "m-1", OPENAI_API_KEY=KEY)
+    remote = batchrun("check", "--base-url", "https://nowhere.invalid/v1", "-m", "m-1", OPENAI_API_KEY=KEY)
     assert remote.code == 4
     assert "nowhere.invalid" in remote.out
 
@@ -279,7 +279,7 @@ asyncio.run(main())
             assert found.code == 0, found.out
             assert "--globoff" in found.json()["curl"]
         process.stdin.close()
-    idn = batchrun("check", "--base-url", "http://bücher.invalid/v1", "-m", "m", "--json", OPENAI_API_KEY=KEY)
+    idn = batchrun("check", "--base-url", "https://bücher.invalid/v1", "-m", "m", "--json", OPENAI_API_KEY=KEY)
     assert idn.code == 4
     assert "xn--bcher-kva.invalid" in idn.json()["curl"]
 
@@ -338,15 +338,15 @@ def test_a_key_in_quotes_is_remarked_and_named_when_it_is_refused(serve, check):
 
 
 def test_a_name_that_nobody_knows(check):
-    found = check("http://nobody.invalid/v1", HTTPS_PROXY="http://proxy")
+    found = check("https://nobody.invalid/v1", HTTPS_PROXY="http://proxy")
     assert (found.code, found.failed) == (4, "name")
     found.says("spelling", "HTTPS_PROXY", "directly")
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example"])
 def test_a_name_that_can_be_none(host, check, batchrun):
-    assert check(f"http://{host}/v1").failed == "name"
-    listed = batchrun("models", "--base-url", f"http://{host}/v1", OPENAI_API_KEY=KEY)
+    assert check(f"https://{host}/v1").failed == "name"
+    listed = batchrun("models", "--base-url", f"https://{host}/v1", OPENAI_API_KEY=KEY)
     assert listed.code == 4
     assert "Traceback" not in listed.err
 

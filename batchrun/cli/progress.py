@@ -185,7 +185,7 @@ class Bar:
 
 
 #: Events that stop nothing; the summary and `run.json` have them.
-_IN_PASSING = frozenset({"data_boundary", "profile", "learned", "outage", "paused"})
+_IN_PASSING = frozenset({"data_boundary", "exposed", "learned", "outage", "paused", "profile"})
 
 
 class Quiet:

@@ -70,7 +70,8 @@ class Client:
         self._base_url = base_url.rstrip("/")
         self._url = URL(self._base_url + target.path)
         self._key = key
-        self._secret = Secret(key)
+        self._route = target.route
+        self._secret = Secret(key, *target.route.secrets)
         self._dialect = target.dialect
         self._retry = target.retry
         self._stream = target.stream
@@ -95,7 +96,10 @@ class Client:
             headers["Authorization"] = f"Bearer {self._key}"
         self._session = aiohttp.ClientSession(
             # The pacer bounds the concurrency; a limit here would only make requests wait unseen.
-            connector=_Connector(limit=0, keepalive_timeout=_KEEP_ALIVE_S, ttl_dns_cache=300),
+            connector=_Connector(
+                limit=0, keepalive_timeout=_KEEP_ALIVE_S, ttl_dns_cache=300, ssl=self._route.tls or True
+            ),
+            proxy=self._route.proxy,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
             # `Deadlines` times the whole attempt; aiohttp's own timers for it take a sixth of a request's time.
@@ -239,6 +243,8 @@ class Client:
                 broken.unreachable = isinstance(error, aiohttp.ConnectionTimeoutError)
                 broken.abandoned = isinstance(error, AbandonedError)
                 raise broken from error
+        except aiohttp.ClientHttpProxyError as error:
+            raise self._refused_by_proxy(error) from error
         except UnpackError as error:
             raise self._broken(answer, ErrorKind.NETWORK, f"HTTP {answer.status}: {error}") from error
         except aiohttp.ClientConnectorCertificateError as error:
@@ -252,6 +258,12 @@ class Client:
                 broken = self._broken(answer, ErrorKind.NETWORK, words)
                 broken.unreachable = isinstance(error, aiohttp.ClientConnectorError)
                 raise broken from error
+
+    def _refused_by_proxy(self, error: aiohttp.ClientHttpProxyError) -> EndpointError:
+        """Tell what a proxy says that leads nowhere: that it wants a password, or may not lead there, is for good."""
+        words = f"HTTP {error.status} of the proxy {self._route.proxy_shown}, not of the endpoint (endpoint.proxy)"
+        for_good = error.status in (401, 403, 405, 407)
+        return EndpointError(ErrorKind.PERMISSION if for_good else ErrorKind.NETWORK, words)
 
     def _understand(self, answer: _Answer) -> Response:
         if answer.stream is None:

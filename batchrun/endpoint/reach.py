@@ -156,10 +156,13 @@ async def _connect(address: str, port: int) -> Attempt:
     return made()
 
 
-async def handshake(place: Place, address: str) -> Handshake:
-    """Make a TLS handshake as a run does, with the system's authorities (or SSL_CERT_FILE). Raises `TlsError`."""
+async def handshake(place: Place, address: str, tls: ssl.SSLContext | None = None) -> Handshake:
+    """Make a TLS handshake as a run does. Raises `TlsError`.
+
+    `tls` says whose certificates count; without it the system's authorities (or SSL_CERT_FILE) do.
+    """
     try:
-        version, shown = await _shake_or_notice(place, address, ssl.create_default_context())
+        version, shown = await _shake_or_notice(place, address, tls or ssl.create_default_context())
     except ssl.SSLCertVerificationError as error:
         certificate = await _shown(place, address)
         problem = _certificate_problem(error.verify_code)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from batchrun.endpoint.dialect import Dialect
 from batchrun.endpoint.recognise import address_of, choose
+from batchrun.endpoint.route import Route, route_of
 from batchrun.job import ATTEMPT_TIMEOUT_S, ITEM_TIMEOUT_S, JobError
 from batchrun.records import ErrorKind
 
@@ -23,6 +24,7 @@ class Target:
     path: str
     stream: Literal["auto"] | bool
     retry: Retry
+    route: Route = field(default_factory=Route)
 
 
 def target_of(job: Job) -> Target:
@@ -55,7 +57,7 @@ def target_of(job: Job) -> Target:
         attempt_timeout=job.retry.attempt_timeout or attempt_s,
         item_timeout=job.retry.item_timeout or item_s,
     )
-    return Target(dialect, path, stream, retry)
+    return Target(dialect, path, stream, retry, route_of(endpoint))
 
 
 def hint(dialect: Dialect, error: EndpointError, base_url: str, *, streamed: bool) -> str | None:
