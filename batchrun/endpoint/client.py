@@ -7,6 +7,7 @@ import resource
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from batchrun.records import Provider, Request, Response
 
 #: An answer with more bytes than this, as sent or unpacked, is cut off and counts as no answer.
-MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
+#: An error is read so far, which is enough to know what it is.
+_MAX_ERROR_BYTES = 1024 * 1024
 #: Of answers that are longer than this one at a time is read on; the others wait, so that memory has a bound.
 _LARGE_BYTES = 2 * 1024 * 1024
 _CONNECT_TIMEOUT_S = 10.0
@@ -217,12 +220,14 @@ class Client:
     async def _send(self, request: Request, idempotency_key: str | None, *, streamed: bool) -> Response:
         body = request.body[:-1] + self._stream_suffix if streamed else request.body
         answer = _Answer()
-        await self._converse(answer, "POST", self._url, body, idempotency_key, streamed=streamed)
         try:
+            await self._converse(answer, "POST", self._url, body, idempotency_key, streamed=streamed)
             return self._without_key(self._understand(answer))
         except EndpointError as error:
             error.message = self._secret.hide(error.message)
-            raise
+            # An item's last error is kept as long as the item waits, and not the whole answer with it.
+            answer.body, answer.stream = b"", None
+            raise error.with_traceback(None) from None
 
     async def _converse(
         self, answer: _Answer, method: str, url: URL, body: bytes | None, idempotency_key: str | None, *, streamed: bool
@@ -245,8 +250,6 @@ class Client:
                 raise broken from error
         except aiohttp.ClientHttpProxyError as error:
             raise self._refused_by_proxy(error) from error
-        except UnpackError as error:
-            raise self._broken(answer, ErrorKind.NETWORK, f"HTTP {answer.status}: {error}") from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise EndpointError(ErrorKind.NOT_AN_API, self._words("TLS certificate refused", error)) from error
         except aiohttp.ClientSSLError as error:
@@ -300,6 +303,11 @@ class Client:
         answer.headers = {name: self._secret.hide(value) for name, value in answer.headers.items()}
         try:
             await self._read(attempt, response, answer, streamed=streamed)
+        except UnpackError as error:
+            response.close()
+            if answer.status // 100 == 2:
+                raise self._broken(answer, ErrorKind.NETWORK, f"HTTP {answer.status}: {error}") from error
+            # That it is an error, and mostly which, the status says alone.
         except BaseException:
             response.close()  # an answer that was not read to its end leaves its connection unusable
             raise
@@ -312,7 +320,7 @@ class Client:
         Only content counts as progress: neither blank lines before JSON nor comments between events do.
         """
         length = response.content_length
-        if length is not None and length > MAX_BODY_BYTES:
+        if length is not None and length > MAX_BODY_BYTES and answer.status // 100 == 2:
             raise self._too_long(answer)
         packing = response.headers.get("content-encoding", "identity").strip().lower()
         is_plain = packing in ("", "identity")
@@ -321,6 +329,7 @@ class Client:
             answer.body = await response.read()
             return
         taking = _Taking(answer, is_sniffing=streamed)
+        taking.is_error = answer.status // 100 != 2
         unpacker = None if is_plain else Unpacker(packing)
         async with AsyncExitStack() as turn:
             async for chunk in response.content.iter_any():
@@ -329,6 +338,10 @@ class Client:
                 for piece in (chunk,) if unpacker is None else unpacker.feed(chunk):
                     if taking.take(piece):
                         self._deadlines.progress(attempt)
+                    if taking.is_error and taking.size > _MAX_ERROR_BYTES:
+                        answer.body = taking.body.getvalue()[:_MAX_ERROR_BYTES]
+                        response.close()
+                        return
                     self._check_length(taking, answer)
                 if answer.stream is not None and answer.stream.done:
                     await _read_out(response)
@@ -339,11 +352,11 @@ class Client:
                     await turn.enter_async_context(self._turn_of_large)
         if unpacker is not None and not unpacker.is_whole:
             raise self._broken(answer, ErrorKind.INVALID_RESPONSE, "the packed answer is cut off")
-        answer.body = bytes(taking.body)
+        answer.body = taking.body.getvalue()  # without a copy
 
     def _check_length(self, taking: _Taking, answer: _Answer) -> None:
         if max(taking.size, taking.sent) > MAX_BODY_BYTES:
-            taking.body.clear()
+            taking.body = BytesIO()
             raise self._too_long(answer)
         if answer.stream is not None and answer.stream.excess is not None:
             raise self._broken(answer, ErrorKind.INVALID_RESPONSE, answer.stream.excess)
@@ -399,10 +412,12 @@ class _Taking:
 
     answer: _Answer
     is_sniffing: bool
-    body: bytearray = field(default_factory=bytearray)
+    body: BytesIO = field(default_factory=BytesIO)
+    kept: int = 0
     sent: int = 0
     size: int = 0
     has_turn: bool = False
+    is_error: bool = False
 
     def take(self, piece: bytes) -> bool:
         """Take a piece; tell whether there was content in it."""
@@ -410,14 +425,15 @@ class _Taking:
         stream = self.answer.stream
         if stream is not None:
             return stream.feed(piece)
-        if not self.body and not piece.strip():
+        if not self.kept and not piece.strip():
             return False  # keep-alive
-        self.body += piece
+        self.kept += self.body.write(piece)
         if self.is_sniffing:
-            self.is_sniffing = len(self.body) < _SNIFFED_BYTES
-            if begins_like_a_stream(bytes(self.body[:_LONGEST_BEGINNING])):
+            self.is_sniffing = self.kept < _SNIFFED_BYTES
+            begun = self.body.getvalue()
+            if begins_like_a_stream(begun[:_LONGEST_BEGINNING]):
                 self.answer.stream = stream = Stream()
-                begun, self.body = bytes(self.body), bytearray()
+                self.body = BytesIO()
                 return stream.feed(begun)
         return bool(piece.strip())
 
