@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from functools import wraps
+from functools import cache, wraps
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ from batchrun.records import Adapted, ErrorKind, Failure, Item, Request
 from batchrun.structured import parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from jinja2 import Template
@@ -34,6 +34,11 @@ _TEXT_FILTERS = (
     "capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "replace", "safe", "string",
     "striptags", "title", "trim", "truncate", "upper", "urlencode", "wordcount", "wordwrap",
 )  # fmt: skip
+#: A template makes no longer text than this, nor a number of more bits: what providers take is far shorter.
+_MAX_PROMPT_CHARS = 16_000_000
+_TOO_LONG = f"it makes more than {_MAX_PROMPT_CHARS:,} characters"
+_PADDING = ("center", "ljust", "rjust", "zfill", "expandtabs")
+_WIDTH = re.compile(r"[0-9]{1,18}")
 #: What goes back with an invalid output.
 REASK_INSTRUCTION = "上面的输出不能使用：{reason}\n请重新输出，只输出一个符合要求的 JSON 值，不要输出其他任何文字。"
 
@@ -302,7 +307,8 @@ class _Template:
         self._undefined = jinja2.UndefinedError
         # What a template can raise while it runs: the sandbox's refusals and the arithmetic of its expressions.
         self._errors = (
-            jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+            jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError,
+            ValueError,
         )  # fmt: skip
 
     def render(self, fields: Mapping[str, Any]) -> str:
@@ -316,7 +322,7 @@ class _Template:
             else:
                 return "".join(texts)
         try:
-            return "".join(self._render(self._context({**self._globals, "item": fields, **fields})))
+            return _joined(self._render(self._context({**self._globals, "item": fields, **fields})))
         except _NullError as error:
             nulls = [name for name in self._names if name in fields and fields[name] is None]
             which = ", ".join(map(repr, nulls)) or "an expression"
@@ -332,6 +338,17 @@ class _Template:
             ) from error
         except self._errors as error:
             raise _PromptError(f"the template {self._name} failed: {error}") from error
+
+
+def _joined(pieces: Iterable[str]) -> str:
+    """Join what a template gives, as long as it may be a prompt."""
+    made, size = [], 0
+    for piece in pieces:
+        made.append(piece)
+        size += len(piece) + 1  # so that empty pieces come to an end too
+        if size > _MAX_PROMPT_CHARS:
+            raise OverflowError(_TOO_LONG)
+    return "".join(made)
 
 
 def _plain_parts(source: str) -> list[str] | None:
@@ -351,17 +368,89 @@ class _NullError(Exception):
 
 def _environment(newline: Literal["\n", "\r\n"]) -> Any:
     from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # No HTML escaping: prompts are text. A template's own line ends stay as they are.
-    environment = ImmutableSandboxedEnvironment(
+    environment = _sandbox()(
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, newline_sequence=newline,
         finalize=_finalize,
     )  # fmt: skip
+    environment.filters["center"] = _bounded(environment.filters["center"])
+    environment.filters["indent"] = _bounded(environment.filters["indent"])
+    environment.filters["format"] = _bounded(environment.filters["format"])
     environment.filters["tojson"] = _to_json
     for name in _TEXT_FILTERS:
         environment.filters[name] = _without_null(environment.filters[name])
     return environment
+
+
+@cache
+def _sandbox() -> Any:
+    """Give the environment of templates: no way out of it, and no text or number that a short expression makes huge."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**", "+", "%"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            _check_size(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+
+        def call(self, context: Any, function: Any, *args: Any, **options: Any) -> Any:
+            if isinstance(getattr(function, "__self__", None), str):
+                _check_call(function.__self__, function.__name__, args)
+            return super().call(context, function, *args, **options)
+
+        def wrap_str_format(self, value: Any) -> Any:
+            if isinstance(getattr(value, "__self__", None), str):
+                _check_call(value.__self__, "format", ())
+            return super().wrap_str_format(value)
+
+    return Sandbox
+
+
+def _check_size(operator: str, left: Any, right: Any) -> None:
+    """Raise `OverflowError` where an operation would make something that no prompt has room for."""
+    size = 0
+    if operator == "**" and isinstance(left, int) and isinstance(right, int):
+        size = left.bit_length() * right
+    elif operator == "*":
+        for many, times in ((left, right), (right, left)):
+            if isinstance(times, int) and isinstance(many, str | list | tuple):
+                size = len(many) * times
+    elif operator == "+" and isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple):
+        size = len(left) + len(right)
+    elif operator == "%" and isinstance(left, str):
+        values = right if isinstance(right, tuple) else (right,)
+        _check_call(left, "center" if "*" in left else "format", values)  # a width may be one of the values
+    if size > _MAX_PROMPT_CHARS:
+        raise OverflowError(_TOO_LONG)
+
+
+def _check_call(text: str, name: str, args: tuple[Any, ...]) -> None:
+    """Raise `OverflowError` where a method of a text would make a longer one than any prompt."""
+    widths = [one for one in args if isinstance(one, int)] if name in _PADDING else []
+    size = max(widths, default=0)
+    if name == "replace" and len(args) > 1 and all(isinstance(one, str) for one in args[:2]):
+        size = (text.count(args[0]) or 1) * len(args[1])
+    elif name == "join" and args and isinstance(args[0], list | tuple | str):
+        size = len(text) * len(args[0])
+    elif name in ("format", "format_map"):
+        size = max((int(digits) for digits in _WIDTH.findall(text)), default=0)
+    if size > _MAX_PROMPT_CHARS:
+        raise OverflowError(_TOO_LONG)
+
+
+def _bounded(text_filter: Any) -> Any:
+    """Guard a filter that pads a text to any width."""
+
+    @wraps(text_filter)
+    def guarded(*args: Any, **options: Any) -> Any:
+        text = next((one for one in args if isinstance(one, str)), "")
+        _check_call(text, "format", ())
+        _check_call(text, "center", (*args, *options.values()))
+        return text_filter(*args, **options)
+
+    return guarded
 
 
 def _without_null(text_filter: Any) -> Any:
