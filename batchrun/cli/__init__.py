@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from batchrun.cli.check import check, models
-from batchrun.cli.console import open_closed_streams
+from batchrun.cli.console import leave_no_core, open_closed_streams
 from batchrun.cli.ctl import ctl
 from batchrun.cli.explain import explain
 from batchrun.cli.extract import extract
@@ -30,6 +30,7 @@ def main() -> None:
     residency-bound data.
     """
     open_closed_streams()
+    leave_no_core()
 
 
 main.add_command(run)

@@ -30,6 +30,14 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it stays open
 
 
+def leave_no_core() -> None:
+    """Let a crash leave no image of the memory on disk: the key is in it."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
 def columns() -> int:
     """Give the width of the terminal that standard error goes to."""
     try:

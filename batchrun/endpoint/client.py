@@ -362,6 +362,7 @@ class Client:
             raise self._broken(answer, ErrorKind.INVALID_RESPONSE, answer.stream.excess)
 
     def _too_long(self, answer: _Answer) -> EndpointError:
+        answer.stream = None  # what there is of it is too much to be kept
         message = f"HTTP {answer.status}: the answer is longer than {MAX_BODY_BYTES >> 20} MB"
         return self._broken(answer, ErrorKind.INVALID_RESPONSE, message)
 

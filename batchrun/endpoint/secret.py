@@ -30,6 +30,7 @@ class Secret:
         #: The longest first, for one spelling may be the beginning of another.
         self._encoded = sorted(encoded - set(self._plain), key=len, reverse=True)
         self._escaped = [_escaped(secret) for secret in self._plain]
+        self._needs_escapes = any(char in secret for secret in self._plain for char in b'"\\')
 
     def __repr__(self) -> str:
         return "Secret()"
@@ -42,7 +43,7 @@ class Secret:
         for secret in self._encoded:
             if secret in text:
                 text = text.replace(secret, HIDDEN.encode())
-        if b"\\u00" in text or b"\\/" in text:
+        if b"\\u00" in text or b"\\/" in text or self._needs_escapes:
             for pattern in self._escaped:
                 text = pattern.sub(HIDDEN.encode(), text)
         return text
