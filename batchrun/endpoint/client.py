@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import resource
 import ssl
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from batchrun.endpoint.answers import error_of, keep, kept_headers, partial, understand, understand_stream
@@ -49,6 +51,8 @@ _LINGER_S = 0.5
 #: So much of an answer's beginning shows whether it is a stream.
 _SNIFFED_BYTES = 64
 _LONGEST_BEGINNING = 512
+#: So many answers and interim answers may wait on a connection to be looked at.
+_MOST_ANSWERS = 64
 
 
 def most_connections() -> int:
@@ -458,8 +462,24 @@ async def _read_out(response: aiohttp.ClientResponse) -> None:
         response.close()  # the answer is complete; how its connection ends is its own affair
 
 
+class _Protocol(ResponseHandler):
+    """Ends a connection on which answers pile up: `100 Continue` for ever would fill the memory."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if len(self) > _MOST_ANSWERS and self._exception is None:
+            self._buffer.clear()
+            self.set_exception(aiohttp.ClientPayloadError("more answers than were asked for"))
+            if self.transport is not None:
+                self.transport.abort()
+
+
 class _Connector(aiohttp.TCPConnector):
     """Gives out no idle connection on which bytes came that nobody asked for: they would answer the next request."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
 
     async def connect(
         self,
