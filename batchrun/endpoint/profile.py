@@ -7,9 +7,11 @@ base URL and model. They hold no key, and nothing of the user's prompts and answ
 from __future__ import annotations
 
 import datetime
+import errno
 import fcntl
 import os
 import re
+import stat
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
@@ -197,7 +199,7 @@ def load_profile(path: Path | None) -> Profile | None:
     if path is None:
         return None
     try:
-        text = path.read_bytes()
+        text = _content(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -213,6 +215,14 @@ def load_profile(path: Path | None) -> Profile | None:
             f"the profile {path} is not one that can be read ({error}); it is not used, and the next lesson or "
             "batchrun probe replaces it"
         ) from error
+
+
+def _content(path: Path) -> bytes:
+    """Read a file that is one, not a link to one of others, nor a pipe, which would be waited for."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read()
 
 
 def update_profile(path: Path | None, change: Callable[[Profile | None], Profile]) -> None:

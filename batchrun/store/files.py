@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import orjson
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_PRIVATE = 0o600
+_PRIVATE, _PRIVATE_FOLDER = 0o600, 0o700
 _CHUNK_BYTES = 1 << 20
 #: How a record begins: id and line, then for a failure its error, which is never nested.
 _HEAD = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*","line":\d+,("error":\{(?:"(?:[^"\\]|\\.)*"|[^"{}])*\},)?')
@@ -141,11 +141,28 @@ def require_regular(path: Path) -> None:
         raise StoreError(f"{path}: is not a regular file")
 
 
+def open_ours(path: Path) -> BinaryIO:
+    """Open a file for reading if it is one and no link to one: a pipe would be waited for. Raises `StoreError`.
+
+    `FileNotFoundError` if there is none.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError.of(path, "reading", error) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StoreError(f"{path}: is not a regular file")
+    return os.fdopen(fd, "rb", buffering=0)
+
+
 def measure(path: Path, size: int) -> Extent:
     """Give the extent of a file's first `size` bytes, or of all of it if it is shorter; empty if it is not there."""
     crc = done = 0
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_ours(path) as file:
             while done < size and (data := file.read(min(_CHUNK_BYTES, size - done))):
                 crc = zlib.crc32(data, crc)
                 done += len(data)
@@ -160,7 +177,7 @@ def whole_lines(path: Path) -> Extent:
     """Give the extent of a file's whole lines: what stands after the last of them was torn. Raises `StoreError`."""
     extent = tail = Extent()
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_ours(path) as file:
             while data := file.read(_CHUNK_BYTES):
                 head, newline, after = data.rpartition(b"\n")
                 if newline:
@@ -178,7 +195,7 @@ def whole_lines(path: Path) -> Extent:
 def count_lines(path: Path) -> int:
     """Count the lines of a file. Raises `StoreError`."""
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_ours(path) as file:
             return sum(data.count(b"\n") for data in iter(lambda: file.read(_CHUNK_BYTES), b""))
     except OSError as error:
         raise StoreError.of(path, "reading", error) from error
@@ -251,17 +268,51 @@ def open_private(path: Path) -> int:
         fd = os.open(path, flags, _PRIVATE)
     except OSError as error:
         raise StoreError.of(path, "opening", error) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        _check_own(path, os.fstat(fd))
+    except BaseException:
         os.close(fd)
-        raise StoreError(f"{path}: is not a regular file")
+        raise
     return fd
+
+
+def _check_own(path: Path, status: os.stat_result) -> None:
+    """Raise `StoreError` for what others put in the place of a file of ours."""
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreError(f"{path}: is not a regular file")
+    if status.st_nlink > 1:
+        raise StoreError(f"{path}: has another name somewhere else (a hard link); what is written here would go there")
+    # Where a file system maps users, what one makes oneself belongs to whom the folder belongs to.
+    folder = path.parent.stat()
+    if status.st_uid != os.geteuid() and (status.st_uid != folder.st_uid or folder.st_mode & stat.S_IWOTH):
+        raise StoreError(f"{path}: belongs to another user (uid {status.st_uid})")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, for nobody but the user. Raises `OSError`."""
+    try:
+        path.mkdir(mode=_PRIVATE_FOLDER)
+    except FileNotFoundError:
+        make_folder(path.parent)
+        path.mkdir(mode=_PRIVATE_FOLDER)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+
+
+def check_folder(path: Path) -> None:
+    """Raise `StoreError` for a run directory, or a link to one, that others put where everybody may put something."""
+    is_open = bool(path.absolute().parent.stat().st_mode & stat.S_IWOTH)
+    owners = {path.lstat().st_uid, path.stat().st_uid}
+    if is_open and not owners <= {os.geteuid(), 0}:
+        raise StoreError(f"{path}: belongs to another user (uid {max(owners)}), and stands where everybody may write")
 
 
 def write_file(path: Path, data: Iterator[bytes] | bytes) -> Extent:
     """Write a new file, or one anew, and wait until it is on the disk. Raises `StoreError`."""
     extent = Extent()
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
+        fd = _open_new(path)
         with os.fdopen(fd, "wb") as file:
             for piece in (data,) if isinstance(data, bytes) else data:
                 file.write(piece)
@@ -271,6 +322,16 @@ def write_file(path: Path, data: Iterator[bytes] | bytes) -> Extent:
     except OSError as error:
         raise StoreError.of(path, "writing", error) from error
     return extent
+
+
+def _open_new(path: Path) -> int:
+    """Make a file, in place of what a run that was killed left there: nothing is written through a link of others."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, _PRIVATE)
+    except FileExistsError:
+        path.unlink()
+        return os.open(path, flags, _PRIVATE)
 
 
 def temporary(path: Path) -> Path:

@@ -9,12 +9,13 @@ import struct
 from typing import TYPE_CHECKING
 
 from batchrun.records import utc_now
-from batchrun.store.files import StoreError
+from batchrun.store.files import StoreError, check_folder, make_folder, open_ours, open_private
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HOLDER = "lock"
+_LONGEST_NAME = 200
 #: `struct flock` with a whole-file write lock, as Linux lays it out on 64-bit machines.
 _WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
@@ -34,7 +35,8 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._file = path / HOLDER
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path)
+            check_folder(path)
             self._folder_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise StoreError.of(path, "making the run directory", error) from error
@@ -61,11 +63,11 @@ class Lock:
         except OSError as error:
             raise StoreError.of(path, "locking the run directory", error) from error
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._file_fd = os.open(self._file, flags, 0o600)
-        except OSError as error:
-            raise StoreError.of(self._file, "writing", error) from error
+            self._file_fd = open_private(self._file)
+        except StoreError as error:
+            raise StoreError(f"{error}; it says who holds the run directory") from error
         try:
+            os.ftruncate(self._file_fd, 0)
             os.write(self._file_fd, f"pid {os.getpid()} since {utc_now()}\n".encode())
             with contextlib.suppress(AttributeError):  # not every system has locks that belong to an open file
                 fcntl.fcntl(self._file_fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
@@ -77,7 +79,7 @@ class Lock:
 def holder(path: Path) -> str | None:
     """Say who holds a run directory now, None if nobody does; asks the kernel and takes no lock."""
     try:
-        fd = os.open(path / HOLDER, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path / HOLDER, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -91,6 +93,7 @@ def holder(path: Path) -> str | None:
 
 def _named(file: Path) -> str:
     try:
-        return file.read_text().strip() or "holder unknown"
-    except OSError:
+        with open_ours(file) as said:
+            return said.read(_LONGEST_NAME).decode("utf-8", "replace").strip() or "holder unknown"
+    except (OSError, StoreError):
         return "holder unknown"

@@ -9,7 +9,7 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from batchrun.store.files import StoreError, open_private, require_regular
+from batchrun.store.files import StoreError, make_folder, open_private, require_regular
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -41,7 +41,7 @@ class Pages:
         self._row = -1
         size = (_HEAD + count) * _WORDS
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
             require_regular(path)
             self._fd = open_private(path)
         except OSError as error:

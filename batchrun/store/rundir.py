@@ -16,6 +16,7 @@ from batchrun.store.files import (
     GrowingFile,
     StoreError,
     count_lines,
+    open_ours,
     read_lines,
     replace_file,
     sync_folder,
@@ -470,7 +471,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises `StoreError` if it cannot be read.
     """
     try:
-        value = orjson.loads((path / MANIFEST).read_bytes())
+        with open_ours(path / MANIFEST) as file:
+            value = orjson.loads(file.read())
     except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
     except OSError as error:

@@ -248,7 +248,7 @@ ROWS: dict[str, Row] = {
     "200,000 deep in an error": Row(says(http(500, json.dumps(error(DEEP.decode())).encode()))),
     "NUL bytes": Row(says(http(200, bytes(100_000)))),
     "NUL in the answer": Row(lambda asked: [http(200, completion(f"item {asked.item}\x00"))]),
-    "6,000 digits": Row(lambda asked: [http(200, completion("x", seed=0))[:-1].replace(b'"seed": 0', b"")]),
+    "6,000 digits": Row(says(http(200, json.dumps(completion("x", created=0)).encode().replace(b" 0}", b"7" * 6000 + b"}")))),
     "1e999": Row(says(http(200, json.dumps(completion("x")).encode()[:-1] + b',"a":1e999,"b":' + b"9" * 6000 + b"}"))),
     "lone surrogates": Row(says(http(200, json.dumps(completion("\ud800 x \udfff")).encode()))),
     "evil in an error": Row(says(http(400, error(EVIL, EVIL)))),
@@ -293,10 +293,6 @@ ROWS: dict[str, Row] = {
     "TLS on a plain port": Row(lambda asked: [ok(asked)], tls="good", scheme="http"),
     "plain on a TLS port": Row(lambda asked: [ok(asked)], scheme="https"),
 }  # fmt: skip
-ROWS["6,000 digits"] = Row(
-    says(http(200, json.dumps(completion("x")).encode()[:-1] + b',"created":' + b"7" * 6000 + b"}"))
-)
-
 
 # --- the server, a process of its own -------------------------------------------------------------------------------
 
@@ -479,7 +475,8 @@ def leaks_in_files(folder: Path) -> list[str]:
 
 def swapped(folder: Path) -> list[str]:
     path = folder / "out" / "results.jsonl"
-    records = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    records = [json.loads(line, parse_int=float) for line in lines]
     wrong = [
         one["id"] for one in records if str(one["output"]).startswith("item ") and one["id"][2:] not in one["output"]
     ]
