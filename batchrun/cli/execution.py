@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from batchrun.cli.console import Console, fail, print_data
+from batchrun.cli.console import Console, fail, print_data, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from batchrun.cli.progress import Display
     from batchrun.runner import Runner
     from batchrun.summary import Summary
+
+_LONGEST_LINE = 4000
 
 
 def carry_out(
@@ -117,10 +119,10 @@ def _report(
     from batchrun.cli.words import ending
 
     if as_json:
-        print_data(json.dumps(summary.as_dict(), ensure_ascii=False))
+        print_data(printable_json(json.dumps(summary.as_dict(), ensure_ascii=False)))
     if log_format == "json":
         message = f"{summary.results} results, {summary.failures} failures"
         LogLines(console, as_json=True).notice("finished", message, summary=summary.as_dict())
     elif not quiet:
         for line in ending(summary, again):
-            console.line(line)
+            console.line(printable(line, _LONGEST_LINE))  # paths and commands are of others too

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchrun.cli.console import print_data, printable
+from batchrun.cli.console import print_data, printable, printable_json
 from batchrun.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def status(place: Path, as_json: bool) -> None:
     with refusing(None):
         found = status_of(locate(place))
     if as_json:
-        print_data(json.dumps(found.as_dict(), ensure_ascii=False))
+        print_data(printable_json(json.dumps(found.as_dict(), ensure_ascii=False)))
     else:
         for line in _screen(found):
             print_data(line)
@@ -96,7 +96,7 @@ def verify(place: Path, as_json: bool) -> None:
     with refusing(None):
         found = audit(locate(place))
     if as_json:
-        print_data(json.dumps(found.as_dict(), ensure_ascii=False))
+        print_data(printable_json(json.dumps(found.as_dict(), ensure_ascii=False)))
     else:
         for line in _account(found):
             print_data(line)
@@ -135,7 +135,7 @@ def reparse(place: Path, as_json: bool) -> None:
     with refusing(None):
         done = judge_again(locate(place, to_change=True))
     if as_json:
-        print_data(json.dumps(done.as_dict(), ensure_ascii=False))
+        print_data(printable_json(json.dumps(done.as_dict(), ensure_ascii=False)))
     else:
         print_data(f"reparsed  {done.results:,} results, {done.failures:,} failures now")
         print_data(f"          {done.changed:,} outputs changed, {done.failed:,} results became failures, "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrun.cli.console import Console, print_data
+from batchrun.cli.console import Console, print_data, printable_json
 from batchrun.cli.options import Parsed, log_options
 from batchrun.cli.simulate import Duration
 
@@ -121,7 +121,7 @@ def _dry_run(job: Job, limit: int | None, console: Console, *, as_json: bool, qu
         job = dataclasses.replace(job, endpoint=dataclasses.replace(job.endpoint, model="not-sent"))
     found = dry_run(job, limit)
     if as_json:
-        print_data(json.dumps(found.as_dict(), ensure_ascii=False))
+        print_data(printable_json(json.dumps(found.as_dict(), ensure_ascii=False)))
     if not quiet:
         for line in rehearsal(found):
             console.line(line)

@@ -248,7 +248,7 @@ ROWS: dict[str, Row] = {
     "200,000 deep in an error": Row(says(http(500, json.dumps(error(DEEP.decode())).encode()))),
     "NUL bytes": Row(says(http(200, bytes(100_000)))),
     "NUL in the answer": Row(lambda asked: [http(200, completion(f"item {asked.item}\x00"))]),
-    "6,000 digits": Row(says(http(200, json.dumps(completion("x", created=0)).encode().replace(b" 0}", b"7" * 6000 + b"}")))),
+    "6,000 digits": Row(says(http(200, json.dumps(completion("x")).encode()[:-1] + b',"b":' + b"7" * 6000 + b"}"))),
     "1e999": Row(says(http(200, json.dumps(completion("x")).encode()[:-1] + b',"a":1e999,"b":' + b"9" * 6000 + b"}"))),
     "lone surrogates": Row(says(http(200, json.dumps(completion("\ud800 x \udfff")).encode()))),
     "evil in an error": Row(says(http(400, error(EVIL, EVIL)))),
