@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from certificates import Authority
 from scripted import Scripted
 
 from batchrun import Endpoint, Job, Limits, Retry, Structured, Summary, run
@@ -201,3 +203,10 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
         return Ran(summary, records(summary.results_path), records(summary.failures_path))
 
     return call
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl here")
+    return Authority(tmp_path_factory.mktemp("authority"))
