@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from batchrun.endpoint.answers import parsed
-from batchrun.endpoint.errors import describe, says_error
+from batchrun.endpoint.errors import describe, says_error, shown_place
 from batchrun.job import is_loopback
 from batchrun.records import ADVICE, ErrorKind
 
@@ -163,7 +163,7 @@ def not_an_api(provider: Provider, error: EndpointError | None) -> str | None:
     is_text = isinstance(value, str)
     what = describe(provider.body) if is_text else "JSON"
     if status // 100 == 3:
-        return f"HTTP {status}, a redirect to {provider.headers.get('location', 'elsewhere')}"
+        return f"HTTP {status}, a redirect to {shown_place(provider.headers.get('location', 'elsewhere'))}"
     if status == 405:
         return "HTTP 405: this path takes no POST"
     if status == 404 and (error is None or error.kind is not ErrorKind.MODEL_NOT_FOUND):

@@ -37,6 +37,9 @@ dialect = "auto"
 stream = "auto"
 lane = "standard"
 drop_unsupported = false
+allow_http = true
+ca_file = "ca.pem"
+proxy = "http://user:password@proxy.example:3128"
 
 [params]
 temperature = 0.2
@@ -99,6 +102,9 @@ def test_every_key_of_a_job_file_gets_where_it_belongs(tmp_path):
     assert (job.prompt.system, job.prompt.user) == ("你是一名严谨的数据标注员。", "请分析这条评论：{{ text }}")
     assert (job.endpoint.base_url, job.endpoint.model, job.endpoint.api_key_env) == (REMOTE, "m-1", "MY_KEY")
     assert job.endpoint.api_key_file == tmp_path / "jobs/key.txt"
+    assert (job.endpoint.allow_http, job.endpoint.ca_file) == (True, tmp_path / "jobs/ca.pem")
+    assert job.endpoint.proxy == "http://user:password@proxy.example:3128"
+    assert "password" not in repr(job)
     assert job.params == {"temperature": 0.2, "extra_body": {"top_k": 5, "stop": ["a"]}}
     assert job.structured.schema == tmp_path / "samples/review.schema.json"
     assert (job.structured.mode, job.structured.reask) == ("json_schema", 2)

@@ -304,7 +304,9 @@ class Client:
         self._deadlines.hear(attempt)
         answer.status = response.status
         answer.headers = kept_headers(response.headers)
-        answer.headers = {name: self._secret.hide(value) for name, value in answer.headers.items()}
+        joined = "\n".join(answer.headers.values())
+        if self._secret.hide(joined) != joined:
+            answer.headers = {name: self._secret.hide(value) for name, value in answer.headers.items()}
         try:
             await self._read(attempt, response, answer, streamed=streamed)
         except UnpackError as error:
@@ -347,6 +349,7 @@ class Client:
                         response.close()
                         return
                     self._check_length(taking, answer)
+                self._check_length(taking, answer)  # also where nothing came of what was sent
                 if answer.stream is not None and answer.stream.done:
                     await _read_out(response)
                     return

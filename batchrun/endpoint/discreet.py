@@ -84,6 +84,10 @@ def _common(words: str, text: str) -> Iterator[tuple[int, int]]:
         if place >= 0:
             yield place, place + len(text)
         return
+    half = _ECHOED // 2
+    # Whatever is common and long enough holds one of these whole; most errors repeat nothing.
+    if not any(words[at : at + half] in text for at in range(0, len(words) - half + 1, half)):
+        return
     place = 0
     while place + _ECHOED <= len(words):
         if words[place : place + _ECHOED] not in text:

@@ -63,7 +63,7 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
     row = _row(dialect, status, signal, headers)
     message = without_ids(signal.message[: 2 * _MAX_MESSAGE]) or describe(provider.body)
     if provider.status // 100 == 3:
-        where = _place(headers.get("location", "elsewhere"))
+        where = shown_place(headers.get("location", "elsewhere"))
         message = f"redirected to {where}; batchrun follows no redirects, put the right address into base_url"
     is_told = isinstance(value, dict) and bool(value.get("error") or value.get("base_resp") or value.get("code"))
     error = EndpointError(
@@ -84,7 +84,7 @@ def classify(provider: Provider, value: Any, dialect: Dialect, usage: Usage | No
     return error
 
 
-def _place(location: str) -> str:
+def shown_place(location: str) -> str:
     """Give an address without what may be a secret: user, query, fragment."""
     scheme, mark, rest = re.split(r"[?#]", location[:_MAX_MESSAGE])[0].rpartition("://")
     host, slash, path = rest.partition("/")

@@ -239,6 +239,12 @@ ROWS: dict[str, Row] = {
     "endless headers": Row(forever(HEAD, b"X-A: b\r\n" * 1000)),
     "endless header": Row(forever(HEAD + b"X-A: ", b"b" * 10_000)),
     "endless 100 Continue": Row(forever(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100)),
+    "endless trailers": Row(forever(CHUNKED + b"\r\n1\r\n{\r\n0\r\n", b"X-A: b\r\n" * 1000)),
+    "an endless chunk extension": Row(forever(CHUNKED + b"\r\n1;", b"x" * 10_000)),
+    "endless empty chunks of gzip": Row(
+        forever(CHUNKED + b"Content-Encoding: gzip\r\n\r\n" + part(gzip.compress(b"")[:10]),
+                part(b"\x00\x00\x00\xff\xff" * 10_000))
+    ),
     "a header of 10 MB": Row(says(HEAD + b"X-A: " + b"b" * (10 * MB) + b"\r\n\r\n")),
     "20,000 headers": Row(says(HEAD + b"".join(b"X-%d: b\r\n" % n for n in range(20_000)) + b"\r\n")),
     "slow headers": Row(forever(HEAD + b"X-A: ", b"b", every_s=0.05)),
