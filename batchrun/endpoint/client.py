@@ -78,7 +78,9 @@ class Client:
         self._url = URL(self._base_url + target.path)
         self._key = key
         self._route = target.route
-        self._secret = Secret(key, *target.route.secrets)
+        self._secret = Secret(key)
+        #: The endpoint does not know it, and it may be a word: it is kept out of what this machine says alone.
+        self._proxy_secret = Secret(*target.route.secrets)
         self._dialect = target.dialect
         self._retry = target.retry
         self._stream = target.stream
@@ -401,7 +403,8 @@ class Client:
         if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
             said = without_ids(said)  # it quotes what came
         text = f"{what}: {said}" if said else what
-        return self._secret.hide(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return self._secret.hide(self._proxy_secret.hide(text))
 
 
 @dataclass(slots=True)

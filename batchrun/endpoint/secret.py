@@ -29,6 +29,7 @@ class Secret:
         encoded = {spelled for text in secrets for spelled in _encoded(text.encode())}
         #: The longest first, for one spelling may be the beginning of another.
         self._encoded = sorted(encoded - set(self._plain), key=len, reverse=True)
+        self._texts = [one.decode() for one in (*self._plain, *self._encoded)]
         self._escaped = [_escaped(secret) for secret in self._plain]
         self._needs_escapes = any(char in secret for secret in self._plain for char in b'"\\')
 
@@ -50,8 +51,8 @@ class Secret:
 
     def hide(self, text: str) -> str:
         """Take it out of a text."""
-        if not self._plain:
-            return text
+        if "\\" not in text and not any(one in text for one in self._texts):
+            return text  # nearly always, and so without a copy
         data = text.encode("utf-8", "surrogatepass")
         clean = self.scrub(data)
         return text if clean is data else clean.decode("utf-8", "surrogatepass")
