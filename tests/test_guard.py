@@ -242,6 +242,12 @@ def test_what_was_kept_back_is_sent_by_a_retry_once_the_job_allows_it(bench: Ben
 # --- the statement ----------------------------------------------------------------------------------------------
 
 
+def away(bench: Bench) -> str:
+    """Give the job with an address that is no loopback by its name, and leads to the same server."""
+    url = bench.server.base_url.replace("127.0.0.1", "0.0.0.0")
+    return JOB.replace("URL", url).replace("[prompt]", "allow_http = true\n[prompt]")
+
+
 def boundary_of(folder: Path) -> Any:
     return json.loads((folder / "run.json").read_text())["data_boundary"]
 
@@ -250,7 +256,7 @@ def test_the_statement_is_kept_with_who_made_it_and_when_and_shown(
     bench: Bench, serve: Callable[..., Scripted]
 ) -> None:
     bench.server = serve(always(ok("好")))
-    job = JOB.replace("URL", bench.server.base_url.replace("127.0.0.1", "0.0.0.0"))  # no loopback by its name
+    job = away(bench)
     refused = bench.run("", job=job)
     assert refused.code == 2
     assert len(refused.err.strip().splitlines()) == 3
@@ -402,7 +408,7 @@ def test_a_name_below_localhost_is_another_machine_s(bench: Bench) -> None:
 
 
 def test_a_retry_by_its_folder_repeats_the_statement_and_takes_no_flag_for_granted(bench: Bench) -> None:
-    job = JOB.replace("URL", bench.server.base_url.replace("127.0.0.1", "0.0.0.0"))  # no loopback by its name
+    job = away(bench)
     bench.run('classification = "non-sensitive"', job=job)
     assert bench.command("retry", bench.out, OPENAI_API_KEY=KEY).code == 3
     (statement,) = boundary_of(bench.out)["statements"]
