@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Price,
         Prompt,
         Retry,
+        Schedule,
         SimulatorOptions,
         Structured,
     )  # fmt: skip
@@ -40,7 +41,7 @@ _HOMES = {
     "batchrun.extraction": ("Extracted", "ExtractionError", "extract"),
     "batchrun.job": (
         "Budget", "DataBoundary", "Endpoint", "Job", "JobError", "Limits", "Price", "Prompt", "Retry",
-        "SimulatorOptions", "Structured",
+        "Schedule", "SimulatorOptions", "Structured",
     ),
     "batchrun.output": ("Schema",),
     "batchrun.records": ("ErrorKind",),
@@ -51,7 +52,7 @@ _HOMES = {
 
 __all__ = [
     "Budget", "DataBoundary", "Endpoint", "ErrorKind", "Extracted", "ExtractionError", "Job", "JobError", "Limits",
-    "LockedError", "Percent", "Price", "Prompt", "Retry", "RetryPlan", "Schema", "SimulatorOptions", "Stop",
+    "LockedError", "Percent", "Price", "Prompt", "Retry", "RetryPlan", "Schedule", "Schema", "SimulatorOptions", "Stop",
     "StopCause", "StoreError", "Structured", "Summary", "__version__", "extract", "read_records", "run", "run_async",
 ]  # fmt: skip
 

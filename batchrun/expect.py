@@ -95,6 +95,21 @@ def positive(value: object) -> float:
     raise ValueError("a number above zero")
 
 
+def timezone(value: object) -> str:
+    """Give the name of a time zone that this machine knows. Raises ValueError."""
+    import zoneinfo  # only jobs with a schedule need it
+
+    expected = 'the name of a time zone such as "Asia/Shanghai" or "UTC"'
+    try:
+        if isinstance(value, str):
+            return zoneinfo.ZoneInfo(value).key
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
+        if not zoneinfo.available_timezones():
+            expected += "; this machine has no time zone database (install tzdata)"
+        raise ValueError(expected) from error
+    raise ValueError(expected)
+
+
 def price(value: object) -> float:
     """Give a price per million tokens, zero or more."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max:

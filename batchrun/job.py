@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from batchrun import expect
+from batchrun import cron, expect
 from batchrun.expect import LARGEST, Percent, as_toml
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 PLACEHOLDER_MODEL = "YOUR_MODEL_ID"
+#: What `api_key_file` may begin with: the folder where systemd puts what a service loads with `LoadCredential=`.
+CREDENTIALS = "${CREDENTIALS_DIRECTORY}/"
 #: Seconds that count where a job names none; a batch lane has times of its own.
 ATTEMPT_TIMEOUT_S = 600.0
 ITEM_TIMEOUT_S = 3600.0
@@ -191,6 +193,19 @@ class SimulatorOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the job is to run, for `batchrun schedule`: nothing here makes a run wait.
+
+    `cron` has five fields, on the clock of `timezone` (None: that of the machine). `window` is how long after its start
+    in seconds a run may still send. {date} and {time} of the job are of this time zone.
+    """
+
+    cron: str = ""
+    timezone: str | None = None
+    window: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What to run: input files, output folder, and how.
 
@@ -211,6 +226,7 @@ class Job:
     price: Price | None = None
     data_boundary: DataBoundary = field(default_factory=DataBoundary)
     simulator: SimulatorOptions = field(default_factory=SimulatorOptions)
+    schedule: Schedule | None = None
     encoding: str = "utf-8"
     env_file: Path | None = None
     path: Path | None = None
@@ -228,6 +244,14 @@ class Job:
 
 
 # --- the job file -----------------------------------------------------------------------------------------------
+
+
+def _cron(value: object) -> str:
+    """Give a cron expression, its fields one blank apart."""
+    if not isinstance(value, str):
+        raise ValueError(cron.FIELDS)  # noqa: TRY004 - one kind of error for a value that cannot be used
+    return cron.parse(value).text
+
 
 #: For every key of the job file, what turns its TOML value into the value of the job, or says what was expected.
 _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
@@ -326,6 +350,7 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
             "moderation_keyword": expect.text,
         },
     ),
+    "schedule": (Schedule, {"cron": _cron, "timezone": expect.timezone, "window": expect.duration}),
 }
 _TOP: dict[str, Callable[[object], Any]] = {
     "input": expect.inputs,
@@ -334,7 +359,7 @@ _TOP: dict[str, Callable[[object], Any]] = {
     "encoding": expect.text,
 }
 #: Sections that the job file will have, which this version does not act on.
-_LATER_SECTIONS = ("schedule", "notify")
+_LATER_SECTIONS = ("notify",)
 
 
 def load_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:
@@ -408,6 +433,7 @@ class _Reader:
         self._text = text
         self._path = path
         self._base = path.parent if path else Path()
+        self._now = datetime.datetime.now().astimezone()
         self.problems: list[str] = []
         self.wrong: set[str] = set()
 
@@ -474,6 +500,11 @@ class _Reader:
 
     def _place_paths(self, values: dict[str, Any]) -> None:
         """Expand {date} and {time}, and make paths relative to the job file."""
+        zone = values.get("schedule", {}).get("timezone")
+        if zone is not None:
+            import zoneinfo
+
+            self._now = self._now.astimezone(zoneinfo.ZoneInfo(zone))
         if "input" in values:
             values["input"] = tuple(one if one == "-" else str(self._place(one)) for one in values["input"])
         if str(values.get("endpoint", {}).get("dialect", "")).endswith(".toml"):
@@ -492,7 +523,9 @@ class _Reader:
 
     def _place(self, path: str) -> Path:
         """Make a path of the job file one that works from here, without needless `..`."""
-        placed = self._base / expand_date(path)
+        if path.startswith(CREDENTIALS):
+            return Path(path)  # the service manager says where that is, only when the job runs
+        placed = self._base / expand_date(path, self._now)
         shorter = Path(os.path.normpath(placed))
         try:
             return shorter if shorter.resolve() == placed.resolve() else placed  # `..` behind a symbolic link stays
@@ -561,6 +594,8 @@ _Problem = tuple[str, str]
 def _impossible(job: Job) -> list[_Problem]:
     problems = []
     endpoint = job.endpoint
+    if job.schedule is not None and not job.schedule.cron:
+        problems.append(("schedule", f"schedule.cron is missing: expected {cron.FIELDS}"))
     if endpoint.base_url:
         problems += [("endpoint.base_url", message) for message in _bad_url(endpoint.base_url)]
         if endpoint.simulate:
@@ -675,7 +710,9 @@ def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
     """
 
     def path(text: object) -> Path | None:
-        return folder / str(text) if text is not None else None
+        if text is None:
+            return None
+        return Path(str(text)) if str(text).startswith(CREDENTIALS) else folder / str(text)
 
     try:
         made = {name: kind(**value[name]) for name, (kind, _) in _SECTIONS.items() if value.get(name) is not None}

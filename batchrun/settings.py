@@ -6,13 +6,13 @@ import dataclasses
 import os
 import re
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchrun.job import Endpoint, Job, JobError, is_loopback
+from batchrun.job import CREDENTIALS, Endpoint, Job, JobError, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 
@@ -72,6 +72,19 @@ def resolve(job: Job, variables: Mapping[str, str], *, sends_data: bool = True) 
     return job
 
 
+def key_path(file: Path, variables: Mapping[str, str]) -> Path:
+    """Give the file that holds the key, where systemd put it for this run. Raises `JobError`."""
+    if not str(file).startswith(CREDENTIALS):
+        return file
+    folder = variables.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        raise JobError(
+            f"no key: endpoint.api_key_file is {file}, and CREDENTIALS_DIRECTORY is not set: systemd sets it for a "
+            "service with LoadCredential= (batchrun schedule prints one)"
+        )
+    return Path(folder) / str(file).removeprefix(CREDENTIALS)
+
+
 def read_key(endpoint: Endpoint, variables: Mapping[str, str]) -> str | None:
     """Give the endpoint's key, or None for one that needs none. Raises `JobError`; its value is in no message."""
     if endpoint.simulate or endpoint.base_url is None:
@@ -79,7 +92,7 @@ def read_key(endpoint: Endpoint, variables: Mapping[str, str]) -> str | None:
     if endpoint.api_key_file:
         where = f"the file {endpoint.api_key_file} (endpoint.api_key_file)"
         try:
-            key = endpoint.api_key_file.read_text("utf-8").removesuffix("\n")
+            key = key_path(endpoint.api_key_file, variables).read_text("utf-8").removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise JobError(f"{where} cannot be read: {getattr(error, 'strerror', 'not UTF-8')}") from error
     else:

@@ -282,7 +282,7 @@ def test_a_password_in_a_url_is_never_repeated(tmp_path, url):
 def test_all_problems_are_said_at_once_each_with_its_line(tmp_path):
     text = (
         'output = 5\nimput = "x"\n[endpoint]\nmodel = "YOUR_MODEL_ID"\nbase_url = "https://x"\n'
-        "[limits]\nconcurrency = -1\nrpm = 3\n[params]\nstream = true\n[schedule]\n"
+        "[limits]\nconcurrency = -1\nrpm = 3\n[params]\nstream = true\n[notify]\n"
     )
     found = problems(tmp_path, text)
     lines = sorted(int(problem.removeprefix(f"{tmp_path}/job.toml:").partition(":")[0]) for problem in found if
@@ -331,7 +331,6 @@ def test_a_path_that_no_file_can_have_is_refused(batchrun, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "name"),
     [
-        ("[schedule]", "[schedule]"),
         ("[notify]", "[notify]"),
     ],
 )

@@ -24,7 +24,7 @@ def carry_out(
     """Make a runner, run it and end the process with its exit code. `again` is the command that was given."""
     display = _display(console, quiet=quiet, log_format=log_format)
     made: list[Runner] = []
-    with refusing(log_format, made):
+    with refusing(log_format, made, quiet=quiet):
         made.append(make(display))
         summary = _execute(made[0], display)
     _report(summary, again, console, as_json=as_json, quiet=quiet, log_format=log_format)
@@ -32,8 +32,10 @@ def carry_out(
 
 
 @contextmanager
-def refusing(log_format: str | None, made: list[Runner] | None = None) -> Iterator[None]:
+def refusing(log_format: str | None, made: list[Runner] | None = None, *, quiet: bool = False) -> Iterator[None]:
     """Turn what a job, an input or a run directory can be refused for into a message and the exit code for it.
+
+    That another run is at it goes without a message if `quiet`: cron would mail one for every start beside a long run.
 
     A run directory that fails before anything was sent by the runner in `made` is refused as well (2), later it is
     an error (1).
@@ -47,6 +49,8 @@ def refusing(log_format: str | None, made: list[Runner] | None = None) -> Iterat
     except (JobError, InputError) as error:
         _refuse(str(error), 2, log_format)
     except LockedError as error:
+        if quiet:
+            raise SystemExit(75) from error
         _refuse(str(error), 75, log_format)
     except StoreError as error:
         _refuse(str(error), 1 if made and made[0].attempts_made else 2, log_format)
