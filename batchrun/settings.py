@@ -25,9 +25,12 @@ BOUNDARY_REFUSAL = (
 )
 
 
-def environment(job: Job) -> dict[str, str]:
-    """Give the variables that count for a job: the process's own over those of `env_file`. Raises `JobError`."""
-    return {**(_read_env_file(job.env_file) if job.env_file else {}), **os.environ}
+def environment(job: Job, own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Give the variables that count for a job: `own` over those of `env_file`. Raises `JobError`.
+
+    `own` are those of this process unless others are given.
+    """
+    return {**(_read_env_file(job.env_file) if job.env_file else {}), **(os.environ if own is None else own)}
 
 
 def fill(job: Job, variables: Mapping[str, str]) -> Job:

@@ -14,6 +14,7 @@ from batchrun.cli.inspect import reparse, status, verify
 from batchrun.cli.probe import probe
 from batchrun.cli.retry import retry
 from batchrun.cli.run import run
+from batchrun.cli.schedule import schedule
 from batchrun.cli.simulate import simulate
 from batchrun.version import __version__
 
@@ -43,6 +44,7 @@ main.add_command(check)
 main.add_command(models)
 main.add_command(probe)
 main.add_command(extract)
+main.add_command(schedule)
 main.add_command(explain)
 main.add_command(init)
 main.add_command(simulate)
