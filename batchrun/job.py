@@ -362,6 +362,9 @@ _TOP: dict[str, Callable[[object], Any]] = {
 _LATER_SECTIONS = ("notify",)
 
 
+_SCHEDULE_KEYS = {"schedule", "schedule.cron"}
+
+
 def load_job(path: Path, overrides: Mapping[str, Any] | None = None) -> Job:
     """Read a job file and lay `overrides` over it, such as {"endpoint.model": "…", "input": ("…",)}.
 
@@ -409,7 +412,7 @@ def build_job(
 
 def _look_for_problems(job: Job, reader: _Reader, overrides: Mapping[str, Any]) -> None:
     for key, message in _impossible(job):
-        if key.startswith("params.") and key in reader.wrong:
+        if (key.startswith("params.") and key in reader.wrong) or (key == "schedule" and reader.wrong & _SCHEDULE_KEYS):
             continue  # said already, with its line
         if overrides.get(key) is not None:
             reader.problems.append(f"command line: {message}")

@@ -121,7 +121,7 @@ def _can_move(cron: Cron, days: int) -> bool:
             return False
         if not cron.every_weekday and cron.both_days:
             return False  # the star that says "both" would be lost
-    return cron.every_month or (cron.every_weekday and not cron.every_day)
+    return cron.every_month or (cron.both_days and cron.every_weekday and not cron.every_day)
 
 
 def listed(numbers: tuple[int, ...]) -> str:
