@@ -621,6 +621,28 @@ def test_a_start_beside_another_run_ends_with_75_and_is_quiet_when_asked(tmp_pat
     assert (first.returncode, err) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("items", "flags", "code", "said"),
+    [
+        ([{"id": "a", "text": "x"}], [], 0, ""),
+        ([{"id": "a", "text": "x"}, b"{"], [], 3, ""),
+        ([{"id": "a", "text": "x"}], ["-m", "missing"], 4, "batchrun: stopping: "),
+        ([{"id": "a", "text": "x"}], ["--deadline", "100ms"], 5, "batchrun: stopping: the deadline"),
+        ([{"id": "a", "text": "x"}], ["-i", "gone"], 2, "batchrun: input: gone: no such file"),
+    ],
+)
+def test_cron_has_something_to_mail_when_a_run_was_stopped_and_only_then(
+    tmp_path, batchrun, simulator, items, flags, code, said
+):
+    write_lines(tmp_path / "in.jsonl", *items)
+    url = simulator(*(["--latency", "1s"] if code == 5 else []))
+    ended = batchrun("run", write_job(tmp_path, output="out"), "-q", "--base-url", url, *(flags or ["-m", "m"]),
+                     *(["-m", "m"] if code in (2, 5) else []))  # fmt: skip
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.startswith(said)
+    assert bool(ended.err) == bool(said)
+
+
 def inbox(tmp_path: Path, **files: list[dict[str, str]]) -> None:
     (tmp_path / "inbox").mkdir(exist_ok=True)
     for name, items in files.items():
