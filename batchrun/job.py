@@ -595,10 +595,9 @@ _Problem = tuple[str, str]
 
 
 def _impossible(job: Job) -> list[_Problem]:
-    problems = []
+    problems: list[_Problem] = []
     endpoint = job.endpoint
-    if job.schedule is not None and not job.schedule.cron:
-        problems.append(("schedule", f"schedule.cron is missing: expected {cron.FIELDS}"))
+    problems += [("schedule", message) for message in _bad_schedule(job.schedule)]
     if endpoint.base_url:
         problems += [("endpoint.base_url", message) for message in _bad_url(endpoint.base_url)]
         if endpoint.simulate:
@@ -697,6 +696,18 @@ def _bad_url(url: str) -> list[str]:
     if parts.query or parts.fragment:
         problems.append("endpoint.base_url: must not have a query (?) or fragment (#)")
     return problems
+
+
+def _bad_schedule(schedule: Schedule | None) -> list[str]:
+    if schedule is None:
+        return []
+    if not schedule.cron:
+        return [f"schedule.cron is missing: expected {cron.FIELDS}"]
+    try:
+        cron.parse(schedule.cron)
+    except ValueError as error:
+        return [f"schedule.cron: expected {error}, got {_short(schedule.cron)}"]
+    return []
 
 
 def _usable_encoding(name: str) -> bool:
