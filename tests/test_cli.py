@@ -271,7 +271,7 @@ def test_an_empty_input_is_a_success_with_0_items(batchrun, tmp_path):
 
 
 def test_a_second_run_beside_a_live_one_ends_with_75_and_names_the_holder(batchrun, simulator, job, start, tmp_path):
-    run = job(simulator("--latency", "400ms"), items=40, extra="[limits]\nconcurrency = 16")
+    run = job(simulator("--latency", "800ms"), items=60, extra="[limits]\nconcurrency = 10")
     first = start(*run)
     until(lambda: size(tmp_path / "out/results.jsonl"))
     began = time.monotonic()
@@ -282,7 +282,7 @@ def test_a_second_run_beside_a_live_one_ends_with_75_and_names_the_holder(batchr
     assert second.out == ""
     first.communicate(timeout=30)
     assert first.returncode == 0
-    assert len(records(tmp_path / "out/results.jsonl")) == 40
+    assert len(records(tmp_path / "out/results.jsonl")) == 60
 
 
 @pytest.mark.parametrize(
