@@ -22,7 +22,7 @@ from batchrun.output import Judge, Schema
 from batchrun.prompts import RequestBuilder, accepted_builders, effective_mode, made_from, recipe_of
 from batchrun.records import RESTORED, EndpointError, ErrorKind, Failure, Item, Provider, Request, Result, Usage
 from batchrun.store import RunDirectory, StoreError
-from batchrun.store.files import read_lines
+from batchrun.store.files import last_value, read_lines
 from batchrun.store.index import PENDING, RESULT, state_of
 from batchrun.store.queue import Keys
 
@@ -285,27 +285,9 @@ def _provider(line: bytes, record: dict[str, Any]) -> Provider | None:
     sent = record.get("provider")
     if not isinstance(sent, dict):
         return None
-    whole = _last_value(line.rstrip(b"\n"), b"provider")
-    body = _last_value(whole, b"body") if whole else None
+    whole = last_value(line.rstrip(b"\n"), b"provider")
+    body = last_value(whole, b"body") if whole else None
     return Provider(sent["status"], sent["headers"], body or orjson.dumps(sent["body"]))
-
-
-def _last_value(text: bytes, key: bytes) -> bytes | None:
-    """Give the text of the last value of an object as records spell it; None if it is spelled otherwise.
-
-    The same words inside of a string have escaped quotes, and inside of an earlier value or of the last one itself
-    what stands before them is no whole object.
-    """
-    words = b',"%s":' % key
-    at = text.find(words)
-    while at >= 0:
-        try:
-            orjson.loads(text[:at] + b"}")
-        except orjson.JSONDecodeError:
-            at = text.find(words, at + 1)
-        else:
-            return text[at + len(words) : -1]
-    return None
 
 
 def _usage(value: dict[str, int] | None) -> Usage | None:

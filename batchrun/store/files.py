@@ -211,7 +211,7 @@ def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[t
             at = file.seek(start)
             while (end is None or at < end) and (line := file.readline()):
                 at += len(line)
-                yield line, _record(line)
+                yield line, parse_record(line)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -224,13 +224,12 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         raise StoreError(f"{path}: there is no such file")
     for number, (line, record) in enumerate(read_lines(path), 1):
         if record is not None:
-            # The fast reader makes floats of whole numbers over 64 bits.
-            yield json.loads(line, parse_int=_integer) if _LONG_NUMBER.search(line) else record
+            yield read_exactly(line) if _LONG_NUMBER.search(line) else record
         elif line.endswith(b"\n"):
             raise StoreError(f"{path}:{number}: not a record of batchrun")
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def parse_record(line: bytes) -> dict[str, Any] | None:
     """Parse a line of ours; None if it is torn or not ours."""
     if not line.endswith(b"}\n"):
         return None
@@ -242,20 +241,57 @@ def _record(line: bytes) -> dict[str, Any] | None:
         except ValueError:
             return None
         except RecursionError:
-            return _record_head(line)
+            return record_head(line)
     if not isinstance(record, dict) or not isinstance(record.get("id"), str):
         return None
     return record if any(marks <= record.keys() for marks in _MARKS) else None
+
+
+def read_exactly(text: bytes) -> Any:
+    """Parse the JSON text of a record or of a part of it; whole numbers keep all their digits.
+
+    Raises `ValueError` or `RecursionError`.
+    """
+    # The fast reader makes floats of whole numbers over 64 bits.
+    return json.loads(text, parse_int=_integer) if _LONG_NUMBER.search(text) else orjson.loads(text)
 
 
 def _integer(text: str) -> int | float:
     return int(text) if len(text) < 4000 else float("inf")  # Python refuses to read longer ones
 
 
-def _record_head(line: bytes) -> dict[str, Any] | None:
-    """Read what is needed of a record that is nested too deeply to be parsed: a provider's body or an item can be."""
+def record_head(line: bytes) -> dict[str, Any] | None:
+    """Give id, line and, of a failure, error of a record; None if it does not begin as records do.
+
+    All that can be read of one that is nested too deeply, as a provider's body or an item can be; and quickly read.
+    """
     found = _HEAD.match(line)
     return orjson.loads(b"{%s}" % found[0].removeprefix(b"{").removesuffix(b",")) if found else None
+
+
+def last_value(text: bytes, key: bytes) -> bytes | None:
+    """Give the text of the last value of an object as records spell it; None if it is spelled otherwise."""
+    split = split_last(text, key)
+    return split[1] if split else None
+
+
+def split_last(text: bytes, key: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """Split an object as records spell it: its values without the last key, and the text of that key's value.
+
+    None if it is spelled otherwise. The same words inside of a string have escaped quotes, and inside of an earlier
+    value or of the last one itself what stands before them is no whole object.
+    """
+    words = b',"%s":' % key
+    at = text.find(words)
+    while at >= 0:
+        head = text[:at] + b"}"
+        try:
+            values = orjson.loads(head)
+        except orjson.JSONDecodeError:
+            at = text.find(words, at + 1)
+        else:
+            return read_exactly(head) if _LONG_NUMBER.search(head) else values, text[at + len(words) : -1]
+    return None
 
 
 # --- opening and replacing --------------------------------------------------------------------------------------
