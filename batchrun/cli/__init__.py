@@ -8,6 +8,7 @@ from batchrun.cli.check import check, models
 from batchrun.cli.console import leave_no_core, open_closed_streams
 from batchrun.cli.ctl import ctl
 from batchrun.cli.explain import explain
+from batchrun.cli.export import export
 from batchrun.cli.extract import extract
 from batchrun.cli.init import init
 from batchrun.cli.inspect import reparse, status, verify
@@ -40,6 +41,7 @@ main.add_command(status)
 main.add_command(ctl)
 main.add_command(verify)
 main.add_command(reparse)
+main.add_command(export)
 main.add_command(check)
 main.add_command(models)
 main.add_command(probe)

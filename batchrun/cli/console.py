@@ -87,6 +87,24 @@ def print_data(text: str) -> None:
             Console().line(f"batchrun: standard output cannot be written: {error.strerror}")
 
 
+def write_data(data: bytes) -> bool:
+    """Write UTF-8 text to standard output as it is, or harmless to a terminal; False if the reader went away.
+
+    Ends the process where it cannot be written.
+    """
+    if sys.stdout.isatty():
+        data = b"\n".join(printable_json(line).encode() for line in data.decode("utf-8", "replace").split("\n"))
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        _silence(sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            fail(f"standard output cannot be written: {error.strerror}", 1)
+        return False
+    return True
+
+
 def fail(message: str, exit_code: int) -> NoReturn:
     """Say why nothing was done, and end."""
     console = Console()

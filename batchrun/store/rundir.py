@@ -26,7 +26,8 @@ from batchrun.store.files import (
 )
 from batchrun.store.index import FAILED, INDEX_HEADER, KINDS, PENDING, RESULT, Index, Row, state_of, to_lines
 from batchrun.store.journal import Point, Sent, ended_record, point_record, sent_record, whole_journal
-from batchrun.store.lock import Lock
+from batchrun.store.lock import HOLDER, Lock
+from batchrun.store.pages import PACE
 from batchrun.store.queue import Keys, current_failures
 from batchrun.store.recovery import FAILURES, INDEX, JOURNAL, NEW, RESULTS, Recovered, recover
 
@@ -463,6 +464,12 @@ class RunDirectory:
         elif state >= FAILED:
             self.failures += change
             self.failure_kinds[KINDS[state - FAILED].value] += change
+
+
+def is_own_file(name: str) -> bool:
+    """Tell whether a name in a run directory is that of a file of a run, whether it is there now or not."""
+    own = (RESULTS, FAILURES, INDEX, JOURNAL, MANIFEST, OUTDATED, REASKED, PACE, HOLDER)
+    return name.removesuffix(NEW).removesuffix(".tmp") in own
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -27,6 +27,13 @@ class Record(NamedTuple):
     values: dict[str, Any]
     provider: bytes
 
+    def sent(self) -> tuple[dict[str, Any], bytes]:
+        """Give `status` and `headers` of what the provider sent (0 and none: nothing), and its body as it stands."""
+        split = split_last(self.provider, b"body")
+        if split is not None and isinstance(split[0].get("status"), int):
+            return split
+        return {"status": 0, "headers": {}}, b""
+
 
 class Snapshot:
     """The records that count, by the number of their row in the index; 0 is none.
@@ -94,7 +101,7 @@ class Snapshot:
                 line = min(self._index.line(row), last + 1)  # beyond is a line of a damaged row
                 following[row], first[line] = first[line], row
         for row in first:
-            while row:  # noqa: PLW2901 - the next of the same line
+            while row:
                 yield row
                 row = following[row]  # noqa: PLW2901
 
