@@ -226,7 +226,7 @@ def _loads(raw: bytes) -> Any:
         if _has_lone_surrogate(value):
             raise _LineError(f"not valid JSON: {error}") from error
         return value
-    return _loads_exactly(raw.decode()) if _has_rounded(value) else value
+    return _loads_exactly(raw.decode()) if has_rounded(value) else value
 
 
 def _loads_exactly(text: str) -> Any:
@@ -236,13 +236,13 @@ def _loads_exactly(text: str) -> Any:
         raise _LineError(f"not valid JSON: {error}") from error
 
 
-def _has_rounded(value: object) -> bool:
+def has_rounded(value: object) -> bool:
     """Tell whether a number in the value may be a whole number that the fast reader rounded to a float."""
     if isinstance(value, float):
         return abs(value) >= 2**63
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for one in inner:  # noqa: SIM110 - a loop is cheaper, and this is done for every line
-        if type(one) is not str and _has_rounded(one):
+        if type(one) is not str and has_rounded(one):
             return True
     return False
 

@@ -15,6 +15,8 @@ from batchrun.export.columns import as_text
 
 #: More characters than Excel keeps in one cell.
 MOST_CHARS = 32_767
+#: Whole numbers up to here have no more digits than a spreadsheet keeps.
+_SAFE = 10**15
 #: Blanks and what cannot be seen may stand before the mark that makes a formula.
 _FORMULA = re.compile("['\t\r\n=+\\-@＝＋－﹣−＠]|[\\s\0\ufeff\u200b]+[=+\\-@＝＋－﹣−＠]")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -28,6 +30,8 @@ def cell(value: Any) -> str:
     """Give the cell of a JSON value: text as it is, numbers as numbers, other values as JSON text, "" for null."""
     if value is None:
         return ""
+    if type(value) is int and abs(value) < _SAFE:
+        return str(value)
     text = as_text(value) or ""
     if _CONTROL.search(text):
         text = text.translate(_PICTURES)

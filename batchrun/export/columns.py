@@ -40,7 +40,7 @@ class Column:
             return picked(row.parsed(self.field), self.path)
         if self.but_objects and isinstance(row.parsed(self.field), dict):
             return None
-        return row.value(self.field)
+        return row.values.get(self.field)
 
 
 def picked(value: Any, path: str) -> Any:

@@ -104,7 +104,7 @@ def _request_id(headers: dict[str, str]) -> str:
 
 
 def _error(row: Row) -> dict[str, Any]:
-    error = row.value("error") or {}
+    error = row.values.get("error") or {}
     if row.status == PENDING:
         error = {"kind": PENDING, "message": "The item has not been run yet."}
     return {"code": error.get("kind"), "message": error.get("message")}

@@ -45,30 +45,28 @@ class JsonText:
     text: bytes
 
 
-@dataclass(slots=True)
 class Row:
-    """An item: where it stands in the input (or stood), its record if it has one, what was read if that is joined."""
+    """An item: where it stands in the input (or stood), its record if it has one, what was read if that is joined.
 
-    id: str
-    line: int
-    status: str
-    record: Record | None
-    input: JsonText | None
-    _parsed: dict[str, Any] = field(default_factory=dict)
+    `values` are those of the `FIELDS` that it has; some are left as `JsonText`.
+    """
 
-    def value(self, name: str) -> Any:
-        """Give the value of one of the `FIELDS`, None where there is nothing; some are left as `JsonText`."""
-        if name in _OWN:
-            return getattr(self, name)
-        if name == "input" and self.input is not None:
-            return self.input
-        if self.record is None:
-            return None
-        return JsonText(self.record.provider) if name == "provider" else self.record.values.get(name)
+    __slots__ = ("_parsed", "id", "line", "record", "status", "values")
+
+    def __init__(self, id: str, line: int, status: str, record: Record | None, read: JsonText | None) -> None:  # noqa: A002
+        self.id, self.line, self.status, self.record = id, line, status, record
+        own = {"id": id, "line": line, "status": status}
+        if record is None:
+            self.values: dict[str, Any] = own
+        else:
+            self.values = {**record.values, **own, "provider": JsonText(record.provider)}
+        if read is not None:
+            self.values["input"] = read
+        self._parsed: dict[str, Any] = {}
 
     def parsed(self, name: str) -> Any:
-        """Give the value of one of the `FIELDS` as Python values."""
-        value = self.value(name)
+        """Give the value of one of the `FIELDS` as Python values, None where there is none."""
+        value = self.values.get(name)
         if not isinstance(value, JsonText):
             return value
         if name not in self._parsed:
@@ -77,9 +75,6 @@ class Row:
             except (ValueError, RecursionError):  # a provider may send what only others can read
                 self._parsed[name] = None
         return self._parsed[name]
-
-
-_OWN = frozenset({"id", "line", "status"})
 
 
 @dataclass(slots=True)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import orjson
 
+from batchrun.items import has_rounded
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -290,7 +292,8 @@ def split_last(text: bytes, key: bytes) -> tuple[dict[str, Any], bytes] | None:
         except orjson.JSONDecodeError:
             at = text.find(words, at + 1)
         else:
-            return read_exactly(head) if _LONG_NUMBER.search(head) else values, text[at + len(words) : -1]
+            free = [values.get("output"), values.get("input")]  # nothing else of a record holds numbers of any size
+            return read_exactly(head) if has_rounded(free) else values, text[at + len(words) : -1]
     return None
 
 
