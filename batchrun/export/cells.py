@@ -18,7 +18,7 @@ MOST_CHARS = 32_767
 #: Whole numbers up to here have no more digits than a spreadsheet keeps.
 _SAFE = 10**15
 #: Blanks and what cannot be seen may stand before the mark that makes a formula.
-_FORMULA = re.compile("['\t\r\n=+\\-@＝＋－﹣−＠]|[\\s\0\ufeff\u200b]+[=+\\-@＝＋－﹣−＠]")
+_FORMULA = re.compile("['\0\t\r\n=+\\-@＝＋－﹣−＠]|[\\s\0\ufeff\u200b]+[=+\\-@＝＋－﹣−＠]")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _LONG_OR_PADDED = re.compile(r"-?(?:0[0-9]+|[0-9]{16,})(?:\.[0-9]*)?")
 #: Characters that no spreadsheet and few readers take, as the pictures that Unicode has of them (␀ for NUL).
@@ -33,9 +33,8 @@ def cell(value: Any) -> str:
     if type(value) is int and abs(value) < _SAFE:
         return str(value)
     text = as_text(value) or ""
-    if _CONTROL.search(text):
-        text = text.translate(_PICTURES)
-    return f"'{text}" if _is_more_than_text(text) else text
+    mark = "'" if _is_more_than_text(text) else ""
+    return mark + (text.translate(_PICTURES) if _CONTROL.search(text) else text)
 
 
 def _is_more_than_text(text: str) -> bool:
