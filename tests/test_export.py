@@ -329,6 +329,8 @@ def _lines(path: Path) -> int:
 def test_a_folder_that_is_no_run_directory_is_refused(bench: Bench) -> None:
     (bench.folder / "empty").mkdir()
     assert "is it a run directory?" in bench.export(code=2, place="empty").err
+    write_lines(bench.folder / "in.jsonl", *bench.items("好"))
+    assert "there is no run directory yet" in bench.export(code=2, place=bench.job().name).err
 
 
 # --- CSV ----------------------------------------------------------------------------------------------------------
@@ -566,7 +568,7 @@ def test_a_dotted_path_leads_through_keys_with_dots(path: str, expected: Any) ->
 
 
 def test_many_items_are_exported_in_bounded_memory(tmp_path: Path) -> None:
-    items = 100_000
+    items = 60_000
     (tmp_path / "idle").mkdir()
     finish(tmp_path / "idle", 1)
     finish(tmp_path, items)

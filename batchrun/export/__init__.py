@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from batchrun.export.columns import MOST_KEYS, columns_of, flat
-from batchrun.export.lines import batch_lines, csv_lines, json_lines
+from batchrun.export.lines import batch_lines, csv_lines, gathered, json_lines
 from batchrun.export.parquet import ParquetError, ParquetFile, load_arrow
 from batchrun.export.rows import Include, Rows
 from batchrun.export.target import TargetError, refusal, replacing
@@ -43,6 +43,8 @@ def opened(
     Raises `JobError` if a field is none or the input is needed and not there, `StoreError` if the records cannot be
     read, `ParquetError` where pyarrow is missing.
     """
+    if not located.folder.is_dir():
+        raise JobError(f"{located.folder}: there is no run directory yet")
     try:
         columns = columns_of(fields, join=join)
     except ValueError as error:
@@ -89,7 +91,7 @@ class Export:
         Raises `StoreError`, or `InputError` where a joined input breaks off.
         """
         if self._form == "openai-batch":
-            return batch_lines(self._rows, str(self._located.manifest.get("run_id")))
+            return gathered(batch_lines(self._rows, str(self._located.manifest.get("run_id"))))
         if self._form == "csv":
             columns, too_many = flat(self._columns, self._rows)
             self._notes += [
@@ -97,7 +99,7 @@ class Export:
                 for field in too_many
             ]
             return csv_lines(columns, self._rows, self._count_too_long)
-        return json_lines(self._columns, self._rows)
+        return gathered(json_lines(self._columns, self._rows))
 
     def done(self) -> Exported:
         """Say what was written."""

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 
 _BOM = b"\xef\xbb\xbf"
 #: About so much is given at a time.
-_CHUNK_CHARS = 64 * 1024
+_CHUNK = 64 * 1024
+
+
+def gathered(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Give lines some together, so that each writing is worth its while."""
+    held, size = [], 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= _CHUNK:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)
 
 
 def json_lines(columns: Sequence[Column], rows: Iterable[Row]) -> Iterator[bytes]:
@@ -53,7 +65,7 @@ def csv_lines(columns: Sequence[Column], rows: Iterable[Row], too_long: Callable
             if len(one) > MOST_CHARS:
                 too_long()
         writer.writerow(cells)
-        if text.tell() > _CHUNK_CHARS:
+        if text.tell() > _CHUNK:
             yield _taken(text)
     yield _taken(text)
 

@@ -122,13 +122,12 @@ class Rows:
         seen = bytearray(len(self._snapshot) + 1)
         if self.paths:
             yield from self._in_input(seen)
-        for number in self._snapshot.rows_by_line():
-            if not seen[number]:
-                status = self._status(number)
-                if status in self._wanted:
-                    self.counts.not_in_input += self.unread is None
-                    record = self._snapshot.read(number)
-                    yield self._counted(Row(record.values["id"], self._snapshot.line(number), status, record, None))
+        for number in self._snapshot.rows_by_line(seen):
+            status = self._status(number)
+            if status in self._wanted:
+                self.counts.not_in_input += self.unread is None
+                record = self._snapshot.read(number)
+                yield self._counted(Row(record.values["id"], self._snapshot.line(number), status, record, None))
 
     def _in_input(self, seen: bytearray) -> Iterator[Row]:
         snapshot = self._snapshot

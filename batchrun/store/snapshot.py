@@ -92,18 +92,22 @@ class Snapshot:
         """Give the line on which a row's item stood."""
         return self._index.line(row)
 
-    def rows_by_line(self) -> Iterator[int]:
-        """Give the rows of all records that count, in the order of the lines on which their items stood."""
-        rows, last = len(self._index), 4 * len(self._index) + 100_000
-        first, following = array("I", bytes(4 * (last + 2))), array("I", bytes(4 * (rows + 1)))
-        for row in range(rows, 0, -1):  # those of one line in the order of their rows
-            if self._size[row]:
-                line = min(self._index.line(row), last + 1)  # beyond is a line of a damaged row
-                following[row], first[line] = first[line], row
-        for row in first:
+    def rows_by_line(self, seen: bytearray) -> Iterator[int]:
+        """Give the rows of records that count and are not `seen`, in the order of the lines of their items."""
+        rest = array("I", (row for row, size in enumerate(self._size) if size and not seen[row]))
+        if not rest:
+            return
+        most = 4 * len(self) + 100_000  # a line number beyond is one of a damaged row; such rows come last
+        last = min(most, max(map(self._index.line, rest)))
+        first, following = array("I", bytes(4 * (last + 1))), array("I", bytes(4 * len(self._size)))
+        for row in reversed(rest):  # so that those of one line come in the order of their rows
+            line = min(self._index.line(row), last)
+            following[row], first[line] = first[line], row
+        for start in first:
+            row = start
             while row:
                 yield row
-                row = following[row]  # noqa: PLW2901
+                row = following[row]
 
     def read(self, row: int) -> Record:
         """Read the record of a row. Raises `StoreError`."""
