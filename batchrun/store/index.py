@@ -12,6 +12,7 @@ import sys
 import zlib
 from array import array
 from binascii import a2b_base64, b2a_base64
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -167,7 +168,7 @@ class Index:
     def usage(self) -> Usage:
         """Add up the tokens of all records that were ever written."""
         total = Usage()
-        for rows in (*self._read_file(check=False), bytes(self._added)):
+        for rows in chain(self._read_file(check=False), (bytes(self._added),)):
             prompt, completion, cached, reasoning = (sum(_column(rows, _TOKENS + 4 * one)) for one in range(4))
             total.add(Usage(prompt, completion, prompt + completion, cached, reasoning))
         return total
@@ -197,14 +198,14 @@ class Index:
     def each(self) -> Iterator[tuple[int, int, bytes]]:
         """Give state, line and digest of each row."""
         number = 0
-        for rows in (*self._read_file(check=False), self._added):
+        for rows in chain(self._read_file(check=False), (self._added,)):
             for start in range(_KEY, len(rows), ROW_BYTES):
                 number += 1
                 yield self.state[number], self._lines[number], bytes(rows[start : start + DIGEST_BYTES])
 
     def rows(self) -> Iterator[Row]:
         """Give each row as it is, for an index that is to be written anew."""
-        for rows in (*self._read_file(check=False), self._added):
+        for rows in chain(self._read_file(check=False), (self._added,)):
             for start in range(0, len(rows), ROW_BYTES):
                 yield _row_of(bytes(rows[start : start + ROW_BYTES]))
 
