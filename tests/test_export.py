@@ -441,6 +441,20 @@ def test_text_outputs_are_plain_text_in_parquet(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "x.parquet").schema.field("output").metadata == {b"batchrun.content": b"text"}
 
 
+def test_a_record_that_somebody_changed_is_named_and_no_file_is_left(bench: Bench) -> None:
+    pytest.importorskip("pyarrow")
+    bench.run("好")
+    path = bench.out / "results.jsonl"
+    (record,) = records(path)
+    write_lines(path, {**record, "attempts": "one"})
+    for name in ("index", "journal"):
+        (bench.out / name).unlink()
+    ended = bench.export("-o", "x.parquet", code=2)
+    assert "a record between id 'r-0' and id 'r-0' is not as records are" in ended.err
+    assert ended.err.count("\n") == 1
+    assert not list(bench.folder.glob("*x.parquet*"))
+
+
 def test_without_pyarrow_the_extra_is_named(bench: Bench) -> None:
     bench.run("好")
     missing = bench.folder / "missing" / "pyarrow"

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from batchrun.export.columns import Column
     from batchrun.export.rows import Row
 
-#: A row group is written when it holds so many rows, or about so many bytes of text.
+#: A row group is written when it holds so many rows, or so many bytes.
 _GROUP_ROWS = 20_000
 _GROUP_BYTES = 16 * 1024 * 1024
+#: So many rows at most, or about so many characters, are held as Python values, which take several times as much.
+_BATCH_ROWS = 1000
+_BATCH_CHARS = 4 * 1024 * 1024
 #: The key under which a column's metadata says how its text is to be read: `json` or `text`.
 CONTENT = b"batchrun.content"
 
@@ -56,35 +59,47 @@ class ParquetFile:
             fields.append(self._pa.field(one.name, kind, metadata=metadata))
             self._makers.append(make)
         self._schema = self._pa.schema(fields)
+        self._batches: list[Any] = []
         self._file = self._pa.parquet.ParquetWriter(file, self._schema, compression="zstd")
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write rows, and finish the file."""
         values: list[list[Any]] = [[] for _ in self._columns]
-        first, size, row = "", 0, None
+        ids, size = [], 0
         for row in rows:
-            first = first or row.id
+            ids.append(row.id)
             for held, one, make in zip(values, self._columns, self._makers, strict=True):
                 value = one.value(row)
                 made = None if value is None else make(value)
-                size += len(made) if isinstance(made, str) else 8
+                size += len(made) if isinstance(made, str) else 0
                 held.append(made)
-            if len(values[0]) >= _GROUP_ROWS or size >= _GROUP_BYTES:
-                self._write_group(values, first, row.id)
-                values, first, size = [[] for _ in self._columns], "", 0
-        if row is not None and values[0]:
-            self._write_group(values, first, row.id)
+            if len(ids) >= _BATCH_ROWS or size >= _BATCH_CHARS:
+                self._take(values, ids)
+                values, ids, size = [[] for _ in self._columns], [], 0
+        if ids:
+            self._take(values, ids)
+        self._write_group()
         self._file.close()
 
-    def _write_group(self, values: list[list[Any]], first: str, last: str) -> None:
+    def _take(self, values: list[list[Any]], ids: list[str]) -> None:
         pa = self._pa
         try:
             arrays = [pa.array(held, field.type) for held, field in zip(values, self._schema, strict=True)]
         except (pa.ArrowException, TypeError, OverflowError) as error:
-            raise ParquetError(
-                f"a record between id {first!r} and id {last!r} is not as records are: {error}"
-            ) from error
-        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+            where = f"a record between id {ids[0]!r} and id {ids[-1]!r}"
+            raise ParquetError(f"{where} is not as records are: {error}") from error
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        if (
+            sum(batch.num_rows for batch in self._batches) >= _GROUP_ROWS
+            or sum(batch.nbytes for batch in self._batches) >= _GROUP_BYTES
+        ):
+            self._write_group()
+
+    def _write_group(self) -> None:
+        if self._batches:
+            table = self._pa.Table.from_batches(self._batches)
+            self._file.write_table(table, row_group_size=table.num_rows)
+            self._batches = []
 
 
 def _types(pa: Any) -> dict[str, Any]:
