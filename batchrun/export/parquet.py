@@ -64,8 +64,13 @@ class ParquetFile:
 
     def write(self, rows: Iterable[Row]) -> None:
         """Write rows, and finish the file."""
+        with self._file:  # it must be closed before what it writes to
+            self._write(rows)
+
+    def _write(self, rows: Iterable[Row]) -> None:
         values: list[list[Any]] = [[] for _ in self._columns]
-        ids, size = [], 0
+        ids: list[str] = []
+        size = 0
         for row in rows:
             ids.append(row.id)
             for held, one, make in zip(values, self._columns, self._makers, strict=True):
@@ -79,7 +84,6 @@ class ParquetFile:
         if ids:
             self._take(values, ids)
         self._write_group()
-        self._file.close()
 
     def _take(self, values: list[list[Any]], ids: list[str]) -> None:
         pa = self._pa
