@@ -81,11 +81,11 @@ def read_beside_a_run(located: Located) -> Recovered:
     return recover(located.folder)
 
 
-def status_of(located: Located) -> Status:
-    """Take stock of a run directory. Raises `StoreError` if its files are damaged."""
+def status_of(located: Located, found: Recovered | None = None) -> Status:
+    """Take stock of a run directory, as `found` has it if it was read. Raises `StoreError` if its files are damaged."""
     job, folder = located.job, located.folder
     held = holder(folder)
-    found = read_beside_a_run(located)
+    found = found or read_beside_a_run(located)
     index = found.index
     results, failures = found.durable if held and not found.rebuilt else (index.results, index.failures)
     items = _count(job)

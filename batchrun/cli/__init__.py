@@ -13,6 +13,7 @@ from batchrun.cli.extract import extract
 from batchrun.cli.init import init
 from batchrun.cli.inspect import reparse, status, verify
 from batchrun.cli.probe import probe
+from batchrun.cli.report import report
 from batchrun.cli.retry import retry
 from batchrun.cli.run import run
 from batchrun.cli.schedule import schedule
@@ -42,6 +43,7 @@ main.add_command(ctl)
 main.add_command(verify)
 main.add_command(reparse)
 main.add_command(export)
+main.add_command(report)
 main.add_command(check)
 main.add_command(models)
 main.add_command(probe)

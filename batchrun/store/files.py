@@ -226,9 +226,15 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
         raise StoreError(f"{path}: there is no such file")
     for number, (line, record) in enumerate(read_lines(path), 1):
         if record is not None:
-            yield read_exactly(line) if _LONG_NUMBER.search(line) else record
+            yield exactly(line, record)
         elif line.endswith(b"\n"):
             raise StoreError(f"{path}:{number}: not a record of batchrun")
+
+
+def exactly(line: bytes, record: dict[str, Any]) -> dict[str, Any]:
+    """Give the record of a line with its numbers as they are: the fast reader rounds whole ones over 64 bits."""
+    exact: dict[str, Any] = read_exactly(line) if _LONG_NUMBER.search(line) else record
+    return exact
 
 
 def parse_record(line: bytes) -> dict[str, Any] | None:

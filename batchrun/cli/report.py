@@ -1,0 +1,56 @@
+"""`batchrun report`: one self-contained HTML page about a run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from batchrun.cli.console import Console, fail
+
+_ERROR = 1
+
+
+@click.command(short_help="One self-contained HTML page: outcome, throughput, tokens, cost, errors, samples.")
+@click.argument("place", metavar="JOB|RUNDIR", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True),
+    help="Where the page goes, - for standard output; report.html in the run directory by default.",
+)  # fmt: skip
+@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of the page; by default that of the locale.")
+@click.option(
+    "--samples", metavar="N", type=click.IntRange(0, 50), default=3, show_default=True,
+    help="Results, and failures of each kind, that are shown with their texts; 0 shows none.",
+)  # fmt: skip
+def report(place: Path, output: Path | None, lang: str | None, samples: int) -> None:
+    """Write a page about a run for people: how it ended and why, throughput, time per item, tokens, cost, failures
+    with advice, attempts, extraction, warnings, samples, data boundary and settings.
+
+    The page is one file that loads nothing and runs no script, private to you. It holds samples of your data unless
+    --samples 0 says otherwise. A run that is going can be reported on as well; no lock is taken.
+
+    Exit codes: 0 the page is written, 2 there is nothing to report on or the page cannot be put there.
+    """  # noqa: D205 - the first sentence is longer than a line
+    from batchrun.cli.execution import refusing
+    from batchrun.locate import locate
+    from batchrun.report import default_language, make_report, save_report
+
+    with refusing(None):
+        located = locate(place)
+        page = make_report(located, lang or default_language(os.environ), samples=samples, named=str(place))
+        if output is not None and str(output) == "-":
+            _print(page)
+            return
+        into = output or located.folder / "report.html"
+        save_report(page, into)
+    Console().line(f"report    {into} ({len(page) / 1000:,.0f} kB)")
+
+
+def _print(page: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(page)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        fail(f"standard output cannot be written: {error.strerror}", _ERROR)
