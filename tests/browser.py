@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools protocol: how a page looks, what it loads and what it complains about."""
+"""A headless Chromium, driven over its DevTools protocol: how a page looks, what it loads, what it complains of."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def find_chromium() -> str | None:
 
 @dataclass
 class Look:
-    """What a browser made of a page. `requests` are the addresses of all that it asked for, the page itself included."""
+    """What a browser made of a page; `requests` are the addresses that it asked for, the page itself included."""
 
     png: bytes = b""
     width: int = 0
@@ -108,9 +108,7 @@ async def _look(address: str, page: Path, width: int, *, dark: bool, ask: str, p
         tab.session = (await tab.call("Target.attachToTarget", targetId=target, flatten=True))["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             await tab.call(f"{domain}.enable")
-        await tab.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=phone
-        )
+        await tab.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await tab.call("Emulation.setEmulatedMedia", features=[scheme])
         await tab.call("Page.navigate", url=page.as_uri())

@@ -25,14 +25,16 @@ _ERROR = 1
     help="Results, and failures of each kind, that are shown with their texts; 0 shows none.",
 )  # fmt: skip
 def report(place: Path, output: Path | None, lang: str | None, samples: int) -> None:
-    """Write a page about a run for people: how it ended and why, throughput, time per item, tokens, cost, failures
-    with advice, attempts, extraction, warnings, samples, data boundary and settings.
+    """Write one HTML page about a run, for people.
+
+    It tells how the run ended and what to do next, then throughput, time per item, tokens, cost, failures with advice,
+    attempts, extraction, warnings, samples, capabilities, data boundary and settings.
 
     The page is one file that loads nothing and runs no script, private to you. It holds samples of your data unless
     --samples 0 says otherwise. A run that is going can be reported on as well; no lock is taken.
 
     Exit codes: 0 the page is written, 2 there is nothing to report on or the page cannot be put there.
-    """  # noqa: D205 - the first sentence is longer than a line
+    """
     from batchrun.cli.execution import refusing
     from batchrun.locate import locate
     from batchrun.report import default_language, make_report, save_report

@@ -43,12 +43,16 @@ class Rect:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A label on an axis, at so many percent from the left or the top; `minor` ones are for wide screens alone."""
+    """A label at so many percent from the left or the top; `minor` ones are for wide screens alone.
+
+    `row` is how many lines lower a label stands that would run into the one before it.
+    """
 
     at: float
     text: str
     anchor: str = "middle"
     minor: bool = False
+    row: int = 0
 
 
 @dataclass(slots=True)
@@ -176,7 +180,9 @@ def size_chart(
     made.x_ticks = _size_ticks(2**low, 2**high, place, written)
     for value, name in rules:
         at = place(value)
-        made.rules.append(Tick(at, name, "end" if (at > 85 or (len(made.rules) == 0 and at > 15)) else "start"))
+        anchor = "end" if at > 85 or (not made.rules and at > 15) else "start"
+        row = 1 if made.rules and made.rules[-1].anchor == anchor and at - made.rules[-1].at < 15 else 0
+        made.rules.append(Tick(at, name, anchor, row=row))
     return made
 
 

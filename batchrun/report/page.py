@@ -163,5 +163,3 @@ def _template() -> Any:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     made.globals.update(style=Markup(style), style_hash=digest)  # noqa: S704 - it is ours
     return made.get_template("page.html")
-
-

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from batchrun.endpoint.profile import ProfileError, load_profile
 from batchrun.job import Job, as_plain, is_loopback
 from batchrun.records import ADVICE, ErrorKind
-from batchrun.report.charts import Chart, Column, chart, course_chart, size_chart
-from batchrun.report.words import Words, amount, count, money
+from batchrun.report.charts import Chart, Column, course_chart, size_chart
+from batchrun.report.words import Words, amount, axis, count, money
 from batchrun.summary import cost_of
 from batchrun.version import __version__
 
@@ -54,7 +54,8 @@ class Views:
         self._named, self._masked, self._problem = named, masked, problem
         self._manifest = located.manifest
         self._now = datetime.datetime.now().astimezone()
-        self._course = facts.timeline.course(_SLOTS)
+        # Bars of few items each would show chance alone.
+        self._course = facts.timeline.course(max(_SLOTS // 4, min(_SLOTS, (status.results + status.failures) // 4)))
 
     def all(self) -> dict[str, Any]:
         """Give the values of all sections by name."""
@@ -225,17 +226,18 @@ class Views:
         form = ("%m-%d " if len(days) > 1 else "") + ("%H:%M:%S" if course.width_ms < 30_000 else "%H:%M")
         return course_chart(
             words(key), course, column, lambda ms: self._time(ms, form),
-            lambda ms: words("gap", gap=words.duration(ms / 1000)), amount,
+            lambda ms: words("gap", gap=words.duration(ms / 1000)), axis,
         )  # fmt: skip
 
     def _by_size(self, key: str, sizes: Sizes, *, whole: bool) -> dict[str, Any] | None:
         if not sizes.count:
             return None
         words = self._words
-        written = amount if whole else words.duration
+        written = count if whole else words.duration
         rules = [(sizes.quantile(share), f"p{share * 100:.0f}") for share in (0.5, 0.95)]
         made = size_chart(
-            words(key), sizes.bars(_BARS, grain=1.0 if whole else 0.0), [one for one in rules if one[0] > 0], written,
+            words(key), sizes.bars(_BARS, grain=1.0 if whole else 0.0), [one for one in rules if one[0] > 0],
+            axis if whole else words.duration,
             lambda bar: words("bar_sizes", low=written(bar.low), high=written(bar.high), count=count(bar.count)),
         )  # fmt: skip
         numbers = [
@@ -294,7 +296,8 @@ class Views:
                 "percent": _percent(number, self._status.failures),
                 "share": 100 * number / most,
                 "advice": words(f"advice_{kind}"),
-                "causes": [(name, count(times)) for name, times in list(self._facts.causes[kind].items())[:5]]
+                "causes": [(name, count(times)) for name, times in list(self._facts.causes[kind].items())[:5]
+                           if name != "200"]
                 if kind in self._facts.causes else [],
             }
             for kind, number in rows
@@ -419,20 +422,20 @@ class Views:
             "rows": [row for row in rows if row[1]],
             "profile": title,
             "cells": [
-                (name, words(f"verdict_{cell.verdict.value}"), cell.verdict.value, _clip(cell.words, 300))
+                (name, words(f"verdict_{cell.verdict.value}"), _clip(cell.words, 300))
                 for name, cell in (profile.cells if profile else {}).items()
             ],
             "learned": [self._fact(one) for one in learned if isinstance(one, dict)][:40]
             if isinstance(learned, list) else [],
         }  # fmt: skip
 
-    def _fact(self, fact: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    def _fact(self, fact: Mapping[str, Any]) -> tuple[str, str, str]:
         verdict = str(fact.get("verdict"))
         key = f"verdict_{verdict}"
         value = fact.get("value")
         name = str(fact.get("name")) + ("" if value is None else f" = {_json(value)}")
         known = verdict in ("supported", "accepted but ignored", "rejected", "unclear", "accepted")
-        return _clip(name, 120), self._words(key) if known else verdict, verdict, _clip(str(fact.get("words") or ""), 300)
+        return _clip(name, 120), self._words(key) if known else verdict, _clip(str(fact.get("words") or ""), 300)
 
     def _boundary(self) -> dict[str, Any]:
         words, kept = self._words, self._part("data_boundary")
@@ -475,10 +478,14 @@ class Views:
         return [{"name": name, "value": value, "is_long": is_long} for name, value, is_long in plain]
 
     def _setting(self, name: str, value: Any) -> tuple[str, str, bool]:
+        if isinstance(value, float):
+            value = f"{value:g}"
+        elif isinstance(value, list) and all(isinstance(one, str) for one in value) and name not in _COUNTED:
+            value = "\n".join(value)
         if name in _COUNTED and isinstance(value, list | dict):
             return name, self._words("job_counted", count=len(value)), False
         text = value if isinstance(value, str) else _json(value)
-        return name, _clip(text.strip("\n"), _MOST_WORDS), "\n" in text.strip() or len(text) > 200
+        return name, _clip(text.strip("\n"), _MOST_WORDS), "\n" in text.strip() or len(text) > 160
 
     def _files(self) -> dict[str, Any]:
         words = self._words
@@ -506,10 +513,10 @@ def _percent(number: int | None, whole: int) -> str:
         return ""
     share = 100 * number / whole
     if 0 < share < 0.1:
-        return "< 0.1 %"
+        return "< 0.1%"
     if 99.9 < share < 100:
-        return "> 99.9 %"
-    return f"{share:.0f} %" if share in (0, 100) else f"{share:.1f} %"
+        return "> 99.9%"
+    return f"{share:.0f}%" if share in (0, 100) else f"{share:.1f}%"
 
 
 def _by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -11,11 +11,13 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What is seen as it is though Unicode calls it a control or a format: line ends, tabs, and what joins letters and emoji.
+#: Seen as it is though Unicode calls it a control or a format: line ends, tabs, and what joins letters and emoji.
 _FINE = frozenset("\n\t\u200c\u200d")
-_SUSPECT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\xa0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890-\u08e2\u180e\u2000-\u200b"
-    "\u200e-\u200f\u2028-\u202f\u205f-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0e\ufeff\uffa0\ufff0-\uffff"
-    "\U000110bd-\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U0010ffff]")  # fmt: skip
+_SUSPECT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\xa0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890-\u08e2\u180e\u2000-\u200b\u200e-\u200f"
+    "\u2028-\u202f\u205f-\u206f\u3164\ud800-\udfff\ufdd0-\ufdef\ufeff\uffa0\ufff0-\uffff\U000110bd-\U000110cd"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U0010ffff]"
+)
 _UNSEEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 #: These are letters to Unicode, and blank to people.
 _BLANK = frozenset("\u3164\uffa0")

@@ -38,7 +38,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "unknown": ("unknown", "未知"),
     "why": ("Why it stopped", "停止原因"),
     "next": ("What to do next", "下一步"),
-    "next_live": ("It is still going. Make this page again for newer numbers.", "任务仍在运行。再次生成本页可看到新的数字。"),
+    "next_live": ("It is still going. Make this page again for newer numbers.",
+                  "任务仍在运行。再次生成本页可看到新的数字。"),
     "next_resume": ("Go on with what is pending; nothing that is done is sent again.",
                     "继续处理待处理的条目；已完成的不会重发。"),
     "next_retry": ("Run the {count} failures of kind {kind} again, once their cause is mended.",
@@ -54,7 +55,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "rate_unit": ("{rate} items/min", "{rate} 条/分"),
     "rate_note": ("mean over {active} of work", "工作时间 {active} 内的平均值"),
     "median": ("Median time per item", "单条用时中位数"),
-    "median_note": ("95 % within {p95}", "95% 在 {p95} 内"),
+    "median_note": ("95% within {p95}", "95% 在 {p95} 内"),
     "tokens": ("Tokens", "Token 用量"),
     "tokens_note": ("{input} in, {output} out", "输入 {input}，输出 {output}"),
     "cost": ("Cost", "费用"),
@@ -69,14 +70,16 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "short_span": ("All items ended within {span}: too short for a course over time.",
                    "全部条目在 {span} 内结束，时间太短，不画变化曲线。"),
     "latency_title": ("Time per item", "单条用时"),
-    "latency_chart": ("Results by time, from the item's first request to its answer", "按用时统计的结果数（从首次请求到得到回答）"),
-    "latency_note": ("Waits between attempts are included. The scale is logarithmic.", "含各次尝试之间的等待。横轴为对数刻度。"),
+    "latency_chart": ("Results by time, from the item's first request to its answer",
+                      "按用时统计的结果数（从首次请求到得到回答）"),
+    "latency_note": ("Waits between attempts are included. The scale is logarithmic.",
+                     "含各次尝试之间的等待。横轴为对数刻度。"),
     "tokens_title": ("Tokens per item", "单条 Token 数"),
     "prompt_chart": ("Results by input tokens", "按输入 Token 数统计的结果数"),
     "completion_chart": ("Results by output tokens", "按输出 Token 数统计的结果数"),
     "median_short": ("median", "中位数"),
-    "p90": ("90 % within", "90% 不超过"),
-    "p99": ("99 % within", "99% 不超过"),
+    "p90": ("90% within", "90% 不超过"),
+    "p99": ("99% within", "99% 不超过"),
     "max": ("largest", "最大"),
     "longest": ("longest", "最长"),
     "total_tokens": ("Tokens of all records", "所有记录的 Token 合计"),
@@ -134,7 +137,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Drawn at random with a fixed seed; cut where they are long. What the data-boundary scan finds is masked here.",
         "按固定种子随机抽取，过长处截断。数据边界扫描命中的内容在此以掩码显示。",
     ),
-    "samples_note_off": ("Drawn at random with a fixed seed; cut where they are long.", "按固定种子随机抽取，过长处截断。"),
+    "samples_note_off": ("Drawn at random with a fixed seed; cut where they are long.",
+                         "按固定种子随机抽取，过长处截断。"),
     "samples_none": ("None are shown.", "未显示样例。"),
     "samples_hidden": ("None are shown: what must not be shown cannot be looked for ({reason}).",
                        "未显示样例：无法检查不应显示的内容（{reason}）。"),
@@ -148,7 +152,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "output": ("Output", "输出"),
     "answer": ("What came back", "返回内容"),
     "input_gone": ("Not in the input file any more.", "输入文件中已找不到。"),
-    "input_kept_back": ("Not shown: it holds what must not leave, and was not sent.", "不显示：其中含有不得外发的内容，且未发送。"),
+    "input_kept_back": ("Not shown: it holds what must not leave, and was not sent.",
+                        "不显示：其中含有不得外发的内容，且未发送。"),
     "input_none": ("None.", "无。"),
     "answer_none": ("Nothing came back.", "没有返回内容。"),
     "cut": ("… cut; {length} characters in all", "……已截断，共 {length} 个字符"),
@@ -175,7 +180,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "boundary_local": ("Nothing left this machine, so no statement about the data was needed.",
                        "数据未离开本机，无需对数据作出声明。"),
     "boundary_missing": ("No statement about the data is kept in run.json.", "run.json 中没有关于数据的声明。"),
-    "boundary_by": ("Stated by {by} through {how} on {at}, for {url}", "声明人 {by}，方式 {how}，时间 {at}，针对 {url}"),
+    "boundary_by": ("Stated by {by} through {how} on {at}, for {url}",
+                    "声明人 {by}，方式 {how}，时间 {at}，针对 {url}"),
     "boundary_statement": (
         ("The data holds no sensitive personal data, no confidential customer data, no regulated data and no "
         "residency-bound data, and may be sent again."),
@@ -308,6 +314,14 @@ def amount(number: float) -> str:
     if number >= 1000:
         return f"{number:,.0f}"
     return f"{number:.3g}"
+
+
+def axis(number: float) -> str:
+    """Write a number at an axis, in as few characters as can be: 400, 12k, 1.5M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= size:
+            return f"{number / (1000 if unit == 'k' else size):.3g}{unit}"
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 def money(number: float) -> str:
