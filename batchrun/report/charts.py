@@ -7,7 +7,7 @@ as on paper: they draw for one width and shrink the texts with it, or bring mega
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from batchrun.report.counting import Bar, Course, Slot
 
-#: Labels closer than this share of the width are left out, or on narrow screens only.
-_CLOSE, _NEAR = 11.0, 24.0
+#: How much of the width, in percent, a character of a label takes on a wide screen and on a narrow one.
+_WIDE, _NARROW = 1.1, 2.6
 _LEAST_BARS = 12
 
 
@@ -127,7 +127,7 @@ def course_chart(
     for stretch in course.stretches:
         if end_ms:
             middle = 100 * (at + gap_width(len(columns)) / 2) / whole
-            made.rules.append(Tick(middle, gap(stretch.start_ms - end_ms)))
+            made.rules.append(Tick(middle, gap(stretch.start_ms - end_ms), minor=True))
             at += gap_width(len(columns))
         end_ms = stretch.start_ms + len(stretch.slots) * course.width_ms
         ticks.append(Tick(100 * at / whole, time(stretch.start_ms), "start"))
@@ -148,11 +148,16 @@ def _apart(ticks: list[Tick]) -> list[Tick]:
     *others, last = ticks
     for tick in others:
         before = kept[-1].at if kept else -100.0
-        room = min(tick.at - before, last.at - tick.at)
-        if room >= _CLOSE or not kept:
-            minor = tick.minor or (bool(kept) and room < _NEAR)
+        room = min(tick.at - before, last.at - tick.at - _room(last, _WIDE) / 2)
+        if not kept or room >= _room(tick, _WIDE):
+            minor = tick.minor or (bool(kept) and room < _room(tick, _NARROW))
             kept.append(Tick(tick.at, tick.text, tick.anchor, minor))
     return [*kept, last]
+
+
+def _room(tick: Tick, share: float) -> float:
+    """Give how much of the width a label needs with the space beside it; Chinese characters are twice as wide."""
+    return share * (2 + sum(1 if ord(char) < 0x2E80 else 2 for char in tick.text))
 
 
 # --- by size ------------------------------------------------------------------------------------------------------
@@ -160,7 +165,7 @@ def _apart(ticks: list[Tick]) -> list[Tick]:
 
 def size_chart(
     label: str, bars: list[Bar], rules: Sequence[tuple[float, str]], written: Callable[[float], str],
-    title: Callable[[Bar], str],
+    heights: Callable[[float], str], title: Callable[[Bar], str],
 ) -> Chart:  # fmt: skip
     """Draw how many there are of each size on a logarithmic scale. `rules` are sizes to be marked, with their names."""
     if not bars:
@@ -170,7 +175,7 @@ def size_chart(
     before, after = (missing + 1) // 2, missing // 2
     empty = Column((), "")
     columns = [Column((("results", bar.count),), title(bar) if bar.count else "") for bar in bars]
-    made = chart(label, [*[empty] * before, *columns, *[empty] * after], lambda value: f"{value:,.4g}")
+    made = chart(label, [*[empty] * before, *columns, *[empty] * after], heights)
     low = math.log2(bars[0].low) - step * before
     high = math.log2(bars[-1].high) + step * after
 
@@ -201,7 +206,8 @@ def _size_ticks(
     for value in values:
         at = place(value)
         room = at - (kept[-1].at if kept else -100.0)
-        if room >= _CLOSE - 1:
-            anchor = "start" if at < 4 else "end" if at > 96 else "middle"
-            kept.append(Tick(at, written(value), anchor, minor=room < 15))
+        anchor = "start" if at < 4 else "end" if at > 96 else "middle"
+        tick = Tick(at, written(value), anchor)
+        if room >= _room(tick, _WIDE):
+            kept.append(replace(tick, minor=room < _room(tick, _NARROW)))
     return kept

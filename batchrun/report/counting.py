@@ -21,11 +21,15 @@ _STEPS = 16
 _MOST_SLOTS = 4096
 _MOST_NAMES = 200
 _LEAST, _MOST = 1e-6, 1e15
-#: Widths of a time slot in milliseconds; each divides the next.
-WIDTHS_MS = (
+#: Widths of a slot of time in milliseconds: those in which is counted, each of which divides the next, and those that
+#: can be shown, whatever they are multiples of.
+_WIDTHS_MS = (
     100, 500, 1_000, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 21_600_000, 86_400_000,
     604_800_000,
 )  # fmt: skip
+_SHOWN_MS = tuple(sorted({
+    *_WIDTHS_MS, 200, 2_000, 15_000, 20_000, 120_000, 180_000, 600_000, 7_200_000, 10_800_000, 43_200_000, 172_800_000,
+}))  # fmt: skip
 #: A longer silence is no part of a run: one that gets no answer ends after `retry.max_outage`, 15 minutes by default.
 _SILENCE_MS = 900_000
 
@@ -142,7 +146,7 @@ class Timeline:
         """Count the end of an item."""
         self.first_ms = at_ms if self.first_ms is None else min(self.first_ms, at_ms)
         self.last_ms = at_ms if self.last_ms is None else max(self.last_ms, at_ms)
-        slot = self._slots.get(at_ms // WIDTHS_MS[self._level])
+        slot = self._slots.get(at_ms // _WIDTHS_MS[self._level])
         if slot is None:
             slot = self._new(at_ms)
         if is_result:
@@ -152,23 +156,22 @@ class Timeline:
         slot.tokens += tokens
 
     def _new(self, at_ms: int) -> Slot:
-        while len(self._slots) >= _MOST_SLOTS and self._level + 1 < len(WIDTHS_MS):
-            self._slots = _widened(self._slots, WIDTHS_MS[self._level + 1] // WIDTHS_MS[self._level])
+        while len(self._slots) >= _MOST_SLOTS and self._level + 1 < len(_WIDTHS_MS):
+            self._slots = _widened(self._slots, _WIDTHS_MS[self._level + 1] // _WIDTHS_MS[self._level])
             self._level += 1
-        return self._slots.setdefault(at_ms // WIDTHS_MS[self._level], Slot())
+        return self._slots.setdefault(at_ms // _WIDTHS_MS[self._level], Slot())
 
     def course(self, most: int, most_stretches: int = 6) -> Course:
         """Give what ended when in about so many slots."""
-        slots, width = self._slots, WIDTHS_MS[self._level]
-        stretches = _stretches(slots, width)
-        left_out = max(0, len(stretches) - most_stretches)
-        for wider in WIDTHS_MS[self._level + 1 :]:
-            shown = stretches[-most_stretches:]
-            if sum(last - first + 1 for first, last in shown) <= most:
+        counted = _WIDTHS_MS[self._level]
+        slots, width, stretches = self._slots, counted, _stretches(self._slots, counted)
+        for wider in _SHOWN_MS:
+            if sum(last - first + 1 for first, last in stretches[-most_stretches:]) <= most:
                 break
-            slots, width = _widened(slots, wider // width), wider
-            stretches = _stretches(slots, width)
-            left_out = max(0, len(stretches) - most_stretches)
+            if wider > counted and wider % counted == 0:
+                slots, width = _widened(self._slots, wider // counted), wider
+                stretches = _stretches(slots, width)
+        left_out = max(0, len(stretches) - most_stretches)
         return Course(
             width,
             tuple(

@@ -31,6 +31,7 @@ _MOST_ROWS = 12
 #: Kinds that are mended in the input, and not by sending again.
 _OF_INPUT = frozenset({"invalid_input", "duplicate_id", "data_boundary", "context_length"})
 _MOST_WORDS = 1500
+_MOST_STEPS = 3
 #: Settings whose values name what must not be seen: only their number is shown.
 _COUNTED = frozenset({"data_boundary.words", "data_boundary.patterns"})
 
@@ -152,13 +153,16 @@ class Views:
         if status.pending or self._state in ("stopped", "killed"):
             job_file = self._manifest.get("job_file")
             steps.append((words("next_resume"), f"batchrun run {shlex.quote(str(job_file))}" if job_file else ""))
-        for kind, number in _by_count(status.failures_by_kind):
+        kinds = _by_count(status.failures_by_kind)
+        for kind, number in kinds[:_MOST_STEPS]:
             if kind in _OF_INPUT:
                 steps.append((words("next_input", count=count(number), kind=kind), ""))
             else:
                 more = " --set max_tokens=8192" if kind == "truncated" else ""
                 command = f"batchrun retry {named} --kind {kind}{more}"
                 steps.append((words("next_retry", count=count(number), kind=kind), command))
+        if len(kinds) > _MOST_STEPS:
+            steps.append((words("next_rest"), f"batchrun retry {named}"))
         return steps or [(words("next_verify"), f"batchrun verify {named}")]
 
     def _glance(self) -> list[dict[str, str]]:
@@ -215,6 +219,8 @@ class Views:
         if any(slot.tokens for one in course.stretches for slot in one.slots):
             charts.append(self._over_time("tokens_chart", course, tokens))
         notes = [words("slot_note", width=words.duration(course.width_ms / 1000), offset=self._offset)]
+        if len(course.stretches) > 1:
+            notes.append(words("gaps"))
         if course.left_out:
             notes.append(words("left_out", count=count(course.left_out)))
         return {"charts": charts, "note": " ".join(notes), "legend": self._status.failures > 0}
@@ -226,7 +232,7 @@ class Views:
         form = ("%m-%d " if len(days) > 1 else "") + ("%H:%M:%S" if course.width_ms < 30_000 else "%H:%M")
         return course_chart(
             words(key), course, column, lambda ms: self._time(ms, form),
-            lambda ms: words("gap", gap=words.duration(ms / 1000)), axis,
+            lambda ms: words.duration(ms / 1000), axis,
         )  # fmt: skip
 
     def _by_size(self, key: str, sizes: Sizes, *, whole: bool) -> dict[str, Any] | None:
@@ -238,6 +244,7 @@ class Views:
         made = size_chart(
             words(key), sizes.bars(_BARS, grain=1.0 if whole else 0.0), [one for one in rules if one[0] > 0],
             axis if whole else words.duration,
+            axis,
             lambda bar: words("bar_sizes", low=written(bar.low), high=written(bar.high), count=count(bar.count)),
         )  # fmt: skip
         numbers = [

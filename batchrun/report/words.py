@@ -17,8 +17,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "simulated_title": ("Simulated answers", "模拟回答"),
     "simulated": (
         ("The answers come from a simulated provider, not from a model. Each record says so: its provider body has "
-        "“simulated”: true, its headers x-simulated: true, and free text begins with 【模拟回答】. Numbers on this page "
-        "are those of the rehearsal."),
+        "“simulated”: true, its headers x-simulated: true, and free text begins with 【模拟回答】. Numbers on this "
+        "page are those of the rehearsal."),
         ("这些回答来自模拟服务，不是真实模型的输出。每条记录都有标注：provider.body 中 “simulated” 为 true，"
         "响应头 x-simulated 为 true，自由文本以【模拟回答】开头。本页数字均为演练数据。"),
     ),
@@ -46,6 +46,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
                    "排除原因后，重新运行 {count} 条 {kind} 失败。"),
     "next_input": ("Correct the {count} items of kind {kind} in the input, and run the same command again.",
                    "在输入中修正 {count} 条 {kind} 条目，然后再次运行同一命令。"),
+    "next_rest": ("Run all failures again.", "重新运行全部失败。"),
     "next_verify": ("Nothing is left to do. Prove from the files that nothing is missing:",
                     "没有剩余工作。可用文件本身验证没有遗漏："),
     "interrupted": ("{count} calls were in flight when a run was ended by force; they may have been billed.",
@@ -53,9 +54,9 @@ MESSAGES: dict[str, tuple[str, str]] = {
     # --- numbers at a glance ---
     "rate": ("Throughput", "吞吐"),
     "rate_unit": ("{rate} items/min", "{rate} 条/分"),
-    "rate_note": ("mean over {active} of work", "工作时间 {active} 内的平均值"),
+    "rate_note": ("mean over {active} of work", "工作时间 {active}内的平均值"),
     "median": ("Median time per item", "单条用时中位数"),
-    "median_note": ("95% within {p95}", "95% 在 {p95} 内"),
+    "median_note": ("95% within {p95}", "95% 在 {p95}内"),
     "tokens": ("Tokens", "Token 用量"),
     "tokens_note": ("{input} in, {output} out", "输入 {input}，输出 {output}"),
     "cost": ("Cost", "费用"),
@@ -65,10 +66,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "items_chart": ("Items finished per minute", "每分钟完成的条目数"),
     "tokens_chart": ("Tokens per minute", "每分钟 Token 数"),
     "slot_note": ("One bar is {width}. Times are UTC{offset}.", "每个柱为 {width}。时间为 UTC{offset}。"),
-    "gap": ("{gap} without work", "其间 {gap} 无工作"),
+    "gaps": ("Dashed lines are times without work.", "虚线为没有工作的时段。"),
     "left_out": ("{count} earlier stretches of work are left out.", "更早的 {count} 段工作未显示。"),
     "short_span": ("All items ended within {span}: too short for a course over time.",
-                   "全部条目在 {span} 内结束，时间太短，不画变化曲线。"),
+                   "全部条目在 {span}内结束，时间太短，不画变化曲线。"),
     "latency_title": ("Time per item", "单条用时"),
     "latency_chart": ("Results by time, from the item's first request to its answer",
                       "按用时统计的结果数（从首次请求到得到回答）"),
@@ -97,8 +98,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "cost_output": ("Output", "输出"),
     "cost_total": ("Total", "合计"),
     "cost_note_long": (
-        ("By the prices in the job file and the usage that the provider reported with answers. Attempts without a usage "
-        "are not in it; the provider's bill decides."),
+        ("By the prices in the job file and the usage that the provider reported with answers. Attempts without a "
+        "usage are not in it; the provider's bill decides."),
         "按任务文件中的单价和服务商随回答返回的用量计算。没有返回用量的尝试不计入；以服务商账单为准。",
     ),
     "errors_title": ("Failures by kind", "按类型统计的失败"),
