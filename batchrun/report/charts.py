@@ -146,12 +146,14 @@ def _apart(ticks: list[Tick]) -> list[Tick]:
     """Leave out labels that would run into each other; the last one counts most."""
     kept: list[Tick] = []
     *others, last = ticks
+    major = -100.0
     for tick in others:
-        before = kept[-1].at if kept else -100.0
-        room = min(tick.at - before, last.at - tick.at - _room(last, _WIDE) / 2)
-        if not kept or room >= _room(tick, _WIDE):
-            minor = tick.minor or (bool(kept) and room < _room(tick, _NARROW))
-            kept.append(Tick(tick.at, tick.text, tick.anchor, minor))
+        after = last.at - tick.at
+        before = tick.at - (kept[-1].at if kept else -100.0)
+        if not kept or min(before, after / 1.5) >= _room(tick, _WIDE):
+            is_minor = bool(kept) and (tick.minor or min(tick.at - major, after / 1.5) < _room(tick, _NARROW))
+            major = major if is_minor else tick.at
+            kept.append(replace(tick, minor=is_minor))
     return [*kept, last]
 
 
@@ -203,11 +205,13 @@ def _size_ticks(
     else:
         values = [low, high]
     kept: list[Tick] = []
+    major = -100.0
     for value in values:
         at = place(value)
-        room = at - (kept[-1].at if kept else -100.0)
         anchor = "start" if at < 4 else "end" if at > 96 else "middle"
         tick = Tick(at, written(value), anchor)
-        if room >= _room(tick, _WIDE):
-            kept.append(replace(tick, minor=room < _room(tick, _NARROW)))
+        if not kept or at - kept[-1].at >= _room(tick, _WIDE):
+            is_minor = at - major < _room(tick, _NARROW)
+            major = major if is_minor else at
+            kept.append(replace(tick, minor=is_minor))
     return kept
