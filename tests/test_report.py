@@ -238,6 +238,15 @@ def test_all_done_and_nothing_begun(tmp_path: Path, batchrun) -> None:
     assert "No item is a failure." in found.section("errors")
 
 
+def test_a_run_over_standard_input(tmp_path: Path, batchrun) -> None:
+    (tmp_path / "job.toml").write_text('input = "-"\noutput = "out"\n[endpoint]\nsimulate = "openai"\n')
+    assert batchrun("run", "job.toml", "-q", stdin=b'{"prompt": "a"}\n{"prompt": "b"}\n').code == 0
+    assert batchrun("report", "out", "--lang", "en").code == 0
+    found = parsed(tmp_path / "out/report.html")
+    assert "2 of 2 items have a result." in found.section("verdict")
+    assert "Not to be had: the input is gone or was changed." in found.section("samples")
+
+
 def test_a_run_that_the_endpoint_stopped(tmp_path: Path, batchrun, serve) -> None:
     server = serve(lambda _: [http(401, {"error": {"message": "bad <key> & more", "code": "invalid_api_key"}})])
     write_lines(tmp_path / "in.jsonl", {"prompt": "一"}, {"prompt": "二"})

@@ -55,9 +55,7 @@ def make_report(located: Located, language: str, *, samples: int = 3, named: str
     veil = Veil(*([mask] if mask else []), _without(key))
     facts = gather(found, veil, 0 if problem else samples)
     add_inputs(facts.results, located.job, veil)
-    views = Views(
-        located, status, facts, words, named=named or str(located.folder), masked=mask is not None, problem=problem
-    )
+    views = Views(located, status, facts, words, veil, named=named or str(located.folder), problem=problem)
     page = _template().render(views.all(), w=words)
     return _without(key)(page).encode("utf-8", "replace")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from batchrun.locate import Located
     from batchrun.report.counting import Course, Names, Sizes, Slot
     from batchrun.report.gather import Facts
+    from batchrun.report.samples import Sample
+    from batchrun.report.visible import Veil
     from batchrun.status import Status
 
 #: Bars over time and by size; as many as a phone can show.
@@ -49,10 +52,10 @@ class Views:
     """Makes the values of each section. `named` is what the run directory or job is called in commands."""
 
     def __init__(
-        self, located: Located, status: Status, facts: Facts, words: Words, *, named: str, masked: bool, problem: str
+        self, located: Located, status: Status, facts: Facts, words: Words, veil: Veil, *, named: str, problem: str
     ) -> None:
         self._located, self._status, self._facts, self._words = located, status, facts, words
-        self._named, self._masked, self._problem = named, masked, problem
+        self._veil, self._named, self._problem = veil, named, problem
         self._manifest = located.manifest
         self._now = datetime.datetime.now().astimezone()
         # Bars of few items each would show chance alone.
@@ -90,9 +93,16 @@ class Views:
             return "killed"
         if status.state == "new" and not status.results and not status.failures:
             return "new"
-        if self._part("summary", "stopped") or status.pending:
+        if self._part("summary", "stopped") or self._pending:
             return "stopped"
         return "failures" if status.failures else "done"
+
+    @property
+    def _pending(self) -> int | None:
+        """How many items are pending; where the input cannot be counted now, as the run counted them at its end."""
+        if self._status.pending is not None or self._status.holder or self._status.state == "ended by force":
+            return self._status.pending
+        return _int_or_none(self._part("summary", "counts").get("pending"))
 
     def _time(self, ms: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
         return datetime.datetime.fromtimestamp(ms / 1000, self._now.tzinfo).strftime(form)
@@ -116,9 +126,9 @@ class Views:
         }
 
     def _verdict(self) -> dict[str, Any]:
-        status, words = self._status, self._words
-        known = status.items is not None and status.pending is not None
-        items = status.results + status.failures + (status.pending or 0)
+        status, words, pending = self._status, self._words, self._pending
+        known = pending is not None
+        items = status.results + status.failures + (pending or 0)
         outcome = (
             words("outcome", results=count(status.results), items=count(items))
             if known
@@ -131,10 +141,10 @@ class Views:
                 {"kind": kind, "count": words("unknown") if number is None else count(number),
                  "share": 100 * (number or 0) / max(items, 1), "percent": _percent(number, items)}
                 for kind, number in (
-                    ("results", status.results), ("failures", status.failures), ("pending", status.pending)
+                    ("results", status.results), ("failures", status.failures), ("pending", pending)
                 )
             ],
-            "why": str(self._stop.get("message") or ""),
+            "why": self._veil.cut(str(self._stop.get("message") or ""))[0],
             "kind": str(self._stop.get("kind") or ""),
             "in_flight": words("interrupted", count=count(status.in_flight))
             if status.in_flight and not status.holder else "",
@@ -150,7 +160,7 @@ class Views:
         kind = self._stop.get("kind")
         if kind in ADVICE:
             steps.append((words(f"advice_{kind}"), ""))
-        if status.pending or self._state in ("stopped", "killed"):
+        if self._pending or self._state in ("stopped", "killed"):
             job_file = self._manifest.get("job_file")
             steps.append((words("next_resume"), f"batchrun run {shlex.quote(str(job_file))}" if job_file else ""))
         kinds = _by_count(status.failures_by_kind)
@@ -303,12 +313,16 @@ class Views:
                 "percent": _percent(number, self._status.failures),
                 "share": 100 * number / most,
                 "advice": words(f"advice_{kind}"),
-                "causes": [(name, count(times)) for name, times in list(self._facts.causes[kind].items())[:5]
-                           if name != "200"]
-                if kind in self._facts.causes else [],
+                "causes": self._causes(kind),
             }
             for kind, number in rows
-        ]  # fmt: skip
+        ]
+
+    def _causes(self, kind: str) -> list[tuple[str, str]]:
+        """Give what the provider called a kind, HTTP status and code, the most frequent first."""
+        causes = self._facts.causes.get(kind)
+        pairs = [(name, times) for name, times in (causes.items() if causes else ()) if name != "200"]
+        return [(self._veil.whole(name), count(times)) for name, times in pairs[:5]]
 
     def _attempts(self) -> dict[str, Any]:
         words, counted = self._words, self._facts.attempts
@@ -347,7 +361,9 @@ class Views:
         }  # fmt: skip
 
     def _named_rows(self, names: Names) -> list[Row]:
-        counts = {self._words("nothing_said") if name == "None" else name: number for name, number in names.items()}
+        counts: Counter[str] = Counter()
+        for name, number in names.items():
+            counts[self._words("nothing_said") if name == "None" else self._veil.whole(name)] += number
         rows = _rows(counts)
         rest = sum(sorted(counts.values(), reverse=True)[_MOST_ROWS:]) + names.others
         if rest:
@@ -357,7 +373,7 @@ class Views:
     def _warnings(self) -> dict[str, Any]:
         run = self._part("summary").get("warnings")
         return {
-            "run": [_clip(str(one)) for one in (run if isinstance(run, list) else [])[:50]],
+            "run": [self._veil.cut(str(one))[0] for one in (run if isinstance(run, list) else [])[:50]],
             "records": self._named_rows(self._facts.warnings),
             "notes": [*self._status.notes, *self._odd()],
         }
@@ -369,7 +385,8 @@ class Views:
 
     def _samples(self) -> dict[str, Any]:
         words, facts = self._words, self._facts
-        note = words("samples_note" if self._masked else "samples_note_off")
+        is_masked = self._located.job.data_boundary.scan != "off"
+        note = words("samples_note" if is_masked else "samples_note_off")
         if self._problem:
             note = words("samples_hidden", reason=self._problem)
         groups = [("results", "", facts.results)] if facts.results else []
@@ -379,7 +396,7 @@ class Views:
             note = words("samples_none")
         return {"note": note, "groups": [self._group(*group) for group in groups]}
 
-    def _group(self, kind: str, error: str, samples: list[Any]) -> dict[str, Any]:
+    def _group(self, kind: str, error: str, samples: list[Sample]) -> dict[str, Any]:
         words = self._words
         title = words("sample_results") if kind == "results" else words("sample_failures", kind=words(f"kind_{error}"))
         return {
@@ -389,7 +406,7 @@ class Views:
             "samples": [{"sample": one, "facts": self._sample_facts(one)} for one in samples],
         }
 
-    def _sample_facts(self, one: Any) -> list[str]:
+    def _sample_facts(self, one: Sample) -> list[str]:
         words = self._words
         facts = [words("sample_head", line=count(one.line))]
         if one.attempts > 1:
@@ -547,8 +564,12 @@ def _stacked(columns: Iterable[tuple[str, int, int]]) -> list[dict[str, Any]]:
     ]
 
 
+def _int_or_none(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _int(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    return _int_or_none(value) or 0
 
 
 def _ints(value: Any) -> dict[str, int]:

@@ -148,7 +148,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "input": ("Input", "输入"),
     "output": ("Output", "输出"),
     "answer": ("What came back", "返回内容"),
-    "input_gone": ("Not in the input file any more.", "输入文件中已找不到。"),
+    "input_gone": ("Not to be had: the input is gone or was changed.", "无法取得：输入已不在或已更改。"),
     "input_kept_back": ("Not shown: it holds what must not leave, and was not sent.",
                         "不显示：其中含有不得外发的内容，且未发送。"),
     "input_none": ("None.", "无。"),
