@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import pytest
 from servers import until
 
 if TYPE_CHECKING:
@@ -28,6 +29,15 @@ def find_chromium() -> str | None:
     """Give the path of a Chromium, None if there is none here."""
     named = os.environ.get("BATCHRUN_CHROMIUM")
     return named or next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+def need_chromium() -> None:
+    """Skip the test without a browser; where its absence is to be noticed, fail."""
+    if find_chromium() is None:
+        reason = "no Chromium here (Debian: apt-get install chromium-headless-shell fonts-noto-cjk)"
+        if os.environ.get("BATCHRUN_BROWSER") == "must":
+            pytest.fail(reason)
+        pytest.skip(reason)
 
 
 @dataclass

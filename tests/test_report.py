@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import find_chromium, look
+from browser import look, need_chromium
 from conftest import ROOT, Ended, environment, measured, records, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
@@ -578,16 +578,12 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
 
 # --- how it looks -------------------------------------------------------------------------------------------------
 
-browser = pytest.mark.skipif(
-    find_chromium() is None, reason="no Chromium here (Debian: apt-get install chromium-headless-shell fonts-noto-cjk)"
-)
 
-
-@browser
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_in_a_browser(faulty: Path, batchrun, width: int, dark: bool, language: str) -> None:
+    need_chromium()
     assert batchrun("report", "out", "--lang", language).code == 0
     page = faulty / "report.html"
     ask = """(() => {

@@ -200,7 +200,7 @@ def _size_ticks(
     for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8), tuple(one / 10 for one in range(10, 100))):
         values = [step * 10.0**power for power in decades for step in steps]
         values = [value for value in values if low * 1.01 <= value <= high * 0.99]
-        if len(values) >= 2:
+        if len(values) >= 3:
             break
     else:
         values = [low, high]

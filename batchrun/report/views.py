@@ -291,12 +291,15 @@ class Views:
             ("cost_fresh", fresh, price.input), ("cost_cached", usage.cached_tokens, cached),
             ("cost_output", usage.completion_tokens, price.output),
         )  # fmt: skip
+        total = cost_of(usage, price)
+        places = 2 if total >= 100 else 4
         return {
             "currency": price.currency,
             "rows": [
-                (words(key), count(tokens), f"{each:,.10g}", money(tokens * each / 1e6)) for key, tokens, each in parts
+                (words(key), count(tokens), f"{each:,.10g}", f"{tokens * each / 1e6:,.{places}f}")
+                for key, tokens, each in parts
             ],
-            "total": money(cost_of(usage, price)),
+            "total": f"{total:,.{places}f}",
         }
 
     # --- counts ---

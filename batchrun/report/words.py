@@ -323,4 +323,4 @@ def axis(number: float) -> str:
 
 def money(number: float) -> str:
     """Write an amount of money: cents, and more places where it is small."""
-    return f"{number:,.2f}" if number >= 100 else f"{number:,.4f}"
+    return f"{number:,.2f}" if number >= 1 else f"{number:,.4f}"
