@@ -144,6 +144,16 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """Who is told how a run ended: a command of the shell, the webhook whose URL the variable `webhook_env` holds."""
+
+    command: str | None = None
+    webhook_env: str | None = None
+    webhook_format: Literal["json", "dingtalk", "wecom", "feishu"] = "json"
+    on: Literal["always", "trouble"] = "always"
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
     """Prices per million tokens, as the user's account shows them; none are shipped."""
 
@@ -223,6 +233,7 @@ class Job:
     retry: Retry = field(default_factory=Retry)
     budget: Budget = field(default_factory=Budget)
     canary: Canary | None = None
+    notify: Notify | None = None
     price: Price | None = None
     data_boundary: DataBoundary = field(default_factory=DataBoundary)
     simulator: SimulatorOptions = field(default_factory=SimulatorOptions)
@@ -319,6 +330,15 @@ _SECTIONS: dict[str, tuple[type[Any], dict[str, Callable[[object], Any]]]] = {
         Canary,
         {"items": expect.whole(1), "max_failure_rate": expect.share, "max_truncated": expect.share},
     ),
+    "notify": (
+        Notify,
+        {
+            "command": expect.text,
+            "webhook_env": expect.text,
+            "webhook_format": expect.one_of("json", "dingtalk", "wecom", "feishu"),
+            "on": expect.one_of("always", "trouble"),
+        },
+    ),
     "price": (
         Price,
         {"currency": expect.text, "input": expect.price, "cached_input": expect.price, "output": expect.price},
@@ -358,8 +378,6 @@ _TOP: dict[str, Callable[[object], Any]] = {
     "env_file": expect.path,
     "encoding": expect.text,
 }
-#: Sections that the job file will have, which this version does not act on.
-_LATER_SECTIONS = ("notify",)
 
 
 _SCHEDULE_KEYS = {"schedule", "schedule.cron"}
@@ -459,8 +477,6 @@ class _Reader:
                 values[key] = self._params(value)
             elif key in _TOP:
                 self._convert(values, key, key, value, _TOP[key])
-            elif key in _LATER_SECTIONS:
-                self.problem(key, f"[{key}] is not available in this version of batchrun; remove it")
             else:
                 self._unknown(key, [*_TOP, *_SECTIONS, "params"])
         self._place_paths(values)
@@ -632,14 +648,23 @@ def _impossible(job: Job) -> list[_Problem]:
         for key, value in job.params.items()
         if not _is_json(value)
     ]
+    problems += _missing_partners(job)
+    reserved = {"messages", "stream", "stream_options"} & set(job.params)
+    problems += [(f"params.{key}", f"params.{key}: set by batchrun, remove it") for key in sorted(reserved)]
+    return problems
+
+
+def _missing_partners(job: Job) -> list[_Problem]:
+    """Name what is of no use without something else."""
+    problems: list[_Problem] = []
     if job.budget.max_cost is not None and not (job.price and (job.price.input or job.price.output)):
         words = "budget.max_cost (--max-cost) needs the prices of your account: [price] with input and output"
         problems.append(("budget.max_cost", words))
+    if job.notify is not None and not (job.notify.command or job.notify.webhook_env):
+        problems.append(("notify", "[notify] needs command or webhook_env"))
     boundary = job.data_boundary
     if boundary.restore and boundary.scan != "redact":
         problems.append(("data_boundary.restore", 'data_boundary.restore needs data_boundary.scan = "redact"'))
-    reserved = {"messages", "stream", "stream_options"} & set(job.params)
-    problems += [(f"params.{key}", f"params.{key}: set by batchrun, remove it") for key in sorted(reserved)]
     return problems
 
 

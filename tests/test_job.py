@@ -328,16 +328,9 @@ def test_a_path_that_no_file_can_have_is_refused(batchrun, tmp_path):
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize(
-    ("extra", "name"),
-    [
-        ("[notify]", "[notify]"),
-    ],
-)
-def test_what_this_version_lacks_is_refused_by_name(tmp_path, extra, name):
-    (problem,) = problems(tmp_path, job_text(extra))
-    assert name in problem
-    assert "not available in this version" in problem
+def test_a_notify_that_tells_nobody_is_refused(tmp_path):
+    (problem,) = problems(tmp_path, job_text("[notify]\non = 'trouble'"))
+    assert "[notify] needs command or webhook_env" in problem
 
 
 # --- precedence ---

@@ -9,8 +9,11 @@ from batchrun.cli.console import Console, fail, print_data, printable, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from batchrun.cli.metrics import MetricsFile
     from batchrun.cli.progress import Display
+    from batchrun.job import Job
     from batchrun.runner import Runner
     from batchrun.summary import Summary
 
@@ -19,16 +22,52 @@ _LONGEST_LINE = 4000
 
 def carry_out(
     make: Callable[[Display], Runner], again: str, console: Console, *, as_json: bool, quiet: bool,
-    log_format: str | None,
+    log_format: str | None, metrics_file: Path | None = None,
 ) -> NoReturn:  # fmt: skip
     """Make a runner, run it and end the process with its exit code. `again` is the command that was given."""
     display = _display(console, quiet=quiet, log_format=log_format)
     made: list[Runner] = []
     with refusing(log_format, made, quiet=quiet):
         made.append(make(display))
-        summary = _execute(made[0], display)
+        metrics = _metrics(metrics_file, made[0].job)
+        summary = _execute(made[0], display, metrics)
     _report(summary, again, console, as_json=as_json, quiet=quiet, log_format=log_format)
+    for trouble in _tell(made[0].job, summary, metrics):
+        _display(console, quiet=True, log_format=log_format).notice("notify", trouble)
     raise SystemExit(summary.exit_code)
+
+
+def _metrics(path: Path | None, job: Job) -> MetricsFile | None:
+    """Begin the file of metrics. Raises `JobError` if it cannot be written."""
+    from batchrun.cli.metrics import MetricsFile
+    from batchrun.job import JobError
+
+    if path is None:
+        return None
+    metrics = MetricsFile(path, str(job.path.absolute() if job.path else ""))
+    try:
+        metrics.start()
+    except OSError as error:
+        raise JobError(f"--metrics-file: {path}: cannot be written: {error.strerror}") from error
+    return metrics
+
+
+def _tell(job: Job, summary: Summary, metrics: MetricsFile | None) -> list[str]:
+    """Tell whoever wants to know how the run ended; give what went wrong with that."""
+    from batchrun.job import JobError
+    from batchrun.notify import tell
+
+    problems = []
+    if metrics is not None:
+        try:
+            metrics.finish(summary)
+        except OSError as error:
+            problems.append(f"--metrics-file: cannot be written: {error.strerror}")
+    try:
+        problems += tell(job, summary)
+    except JobError as error:
+        problems.append(str(error))
+    return problems
 
 
 @contextmanager
@@ -76,7 +115,7 @@ def _display(console: Console, *, quiet: bool, log_format: str | None) -> Displa
     return Bar(console) if console.is_terminal else LogLines(console, as_json=False)
 
 
-def _execute(runner: Runner, display: Display) -> Summary:
+def _execute(runner: Runner, display: Display, metrics: MetricsFile | None) -> Summary:
     import asyncio
     import gc
 
@@ -88,12 +127,12 @@ def _execute(runner: Runner, display: Display) -> Summary:
     gc.set_threshold(50_000, 20, 100)
     try:
         with asyncio.Runner(loop_factory=event_loop_factory()) as loop:
-            return loop.run(_watched(runner, display))
+            return loop.run(_watched(runner, display, metrics))
     finally:
         display.close()
 
 
-async def _watched(runner: Runner, display: Display) -> Summary:
+async def _watched(runner: Runner, display: Display, metrics: MetricsFile | None) -> Summary:
     """Run, with signals handled and progress shown."""
     import asyncio
     import signal
@@ -106,12 +145,15 @@ async def _watched(runner: Runner, display: Display) -> Summary:
     for number, cause in causes.items():
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays in force
             loop.add_signal_handler(number, runner.interrupt, cause)
-    following = asyncio.create_task(follow(runner, display))
+    following = {asyncio.create_task(follow(runner, display))}
+    if metrics is not None:
+        following.add(asyncio.create_task(metrics.follow(runner)))
     try:
         return await runner.run()
     finally:
-        following.cancel()
-        await asyncio.wait({following})
+        for one in following:
+            one.cancel()
+        await asyncio.wait(following)
 
 
 def _report(

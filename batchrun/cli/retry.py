@@ -62,6 +62,7 @@ def _no_constant(name: str) -> None:
 def retry(
     place: Path, kinds: tuple[str, ...], changed: tuple[tuple[str, Any], ...], concurrency: Any, limit: int | None,
     confirm_non_sensitive: bool, as_json: bool, quiet: bool, log_format: str | None,
+    metrics_file: Path | None,
 ) -> None:  # fmt: skip
     """Run the failure queue of a job again. What succeeds leaves the queue and becomes a result.
 
@@ -88,4 +89,12 @@ def retry(
 
         return Runner(job, display, limit=limit, retry=RetryPlan(frozenset(kinds), dict(changed)))
 
-    carry_out(runner, f"batchrun retry {place}", Console(), as_json=as_json, quiet=quiet, log_format=log_format)
+    carry_out(
+        runner,
+        f"batchrun retry {place}",
+        Console(),
+        as_json=as_json,
+        quiet=quiet,
+        log_format=log_format,
+        metrics_file=metrics_file,
+    )

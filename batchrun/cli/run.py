@@ -69,7 +69,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @log_options
 def run(
     job_file: Path | None, dry_run: bool, limit: int | None, as_json: bool, quiet: bool, log_format: str | None,
-    on_change: OnChange, **flags: Any,
+    metrics_file: Path | None, on_change: OnChange, **flags: Any,
 ) -> None:  # fmt: skip
     """Run a job, or go on where it stopped: finished items are never sent again.
 
@@ -94,7 +94,7 @@ def run(
         return Runner(job, display, limit=limit, on_change=on_change)
 
     again = f"batchrun run {job_file or ''}".rstrip()
-    carry_out(runner, again, console, as_json=as_json, quiet=quiet, log_format=log_format)
+    carry_out(runner, again, console, as_json=as_json, quiet=quiet, log_format=log_format, metrics_file=metrics_file)
 
 
 def _load(job_file: Path | None, flags: dict[str, Any]) -> Job:

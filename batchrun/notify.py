@@ -1,0 +1,123 @@
+"""Telling somebody how a run ended: a command, or a message to a webhook."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import urllib.request
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from batchrun.settings import DEFAULT_KEY_VARIABLE, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batchrun.job import Job, Notify
+    from batchrun.summary import Summary
+
+_COMMAND_PATIENCE_S = 60.0
+_WEBHOOK_PATIENCE_S = 20.0
+_MOST_BYTES = 10_000
+_FORMATS: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
+    "json": lambda _text, facts: facts,
+    # open.dingtalk.com, developer.work.weixin.qq.com, open.feishu.cn: messages of robots in a group
+    "dingtalk": lambda text, _facts: {"msgtype": "text", "text": {"content": text}},
+    "wecom": lambda text, _facts: {"msgtype": "text", "text": {"content": text}},
+    "feishu": lambda text, _facts: {"msg_type": "text", "content": {"text": text}},
+}
+
+
+def tell(job: Job, summary: Summary) -> list[str]:
+    """Tell whom the job names how its run ended; give what went wrong with that, in words, a line each.
+
+    A command gets the facts on standard input as JSON, without the key in its environment.
+    """
+    settings = job.notify
+    if settings is None or (settings.on == "trouble" and summary.exit_code == 0):
+        return []
+    variables = environment(job)
+    facts: dict[str, Any] = {"text": in_words(job, summary), "job": str(job.path or ""), "host": socket.gethostname()}
+    facts["summary"] = summary.as_dict()
+    problems = []
+    if settings.command:
+        problems += _run(settings, job, variables, facts)
+    if settings.webhook_env:
+        problems += _post(settings, variables, facts)
+    return problems
+
+
+def in_words(job: Job, summary: Summary) -> str:
+    """Say in a few lines how a run ended: no prompt, no answer."""
+    name = job.path.name if job.path else "batchrun"
+    pending = "?" if summary.pending is None else f"{summary.pending:,}"
+    lines = [
+        f"batchrun {name}: exit code {summary.exit_code}",
+        f"{summary.results:,} results, {summary.failures:,} failures, {pending} pending",
+    ]
+    if summary.stop is not None:
+        lines.append(f"stopped: {summary.stop.message[:500]}")
+    if summary.cost is not None:
+        lines.append(f"cost {summary.cost:.4f} {summary.currency}")
+    lines.append(str(summary.output))
+    return "\n".join(lines)
+
+
+def _run(settings: Notify, job: Job, variables: Mapping[str, str], facts: dict[str, Any]) -> list[str]:
+    key = job.endpoint.api_key_env or DEFAULT_KEY_VARIABLE
+    own = {name: value for name, value in variables.items() if name not in (key, settings.webhook_env)}
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", str(settings.command)],
+            input=_bytes(facts), env={**own, "PATH": own.get("PATH", os.defpath)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_COMMAND_PATIENCE_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [
+            f"notify.command: {type(error).__name__}: it did not end within {_COMMAND_PATIENCE_S:.0f} s or run at all"
+        ]
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip()[:300]
+        return [f"notify.command ended with {done.returncode}{f': {said}' if said else ''}"]
+    return []
+
+
+def _post(settings: Notify, variables: Mapping[str, str], facts: dict[str, Any]) -> list[str]:
+    """Post the message; the URL, which may hold a token, is in no message."""
+    url = variables.get(str(settings.webhook_env), "")
+    if urlsplit(url).scheme not in ("http", "https"):
+        return [f"notify.webhook_env: {settings.webhook_env} holds no URL"]
+    body = _bytes(_FORMATS[settings.webhook_format](str(facts["text"]), facts))
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - looked at above
+    # Neither proxies of the environment nor redirects are followed.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    try:
+        with opener.open(request, timeout=_WEBHOOK_PATIENCE_S) as answer:
+            said = answer.read(_MOST_BYTES)
+    except (OSError, ValueError) as error:
+        status = f"HTTP {error.code}" if isinstance(error, urllib.request.HTTPError) else type(error).__name__
+        return [f"notify.webhook_env: the message was not taken: {status}"]
+    return [f"notify.webhook_env: the message was not taken: {trouble}"] if (trouble := _trouble(said)) else []
+
+
+def _trouble(said: bytes) -> str | None:
+    """Read what a group robot answers: a code other than 0, in a 200, says that it did not take a message."""
+    try:
+        answer = json.loads(said)
+    except ValueError:
+        return None
+    if not isinstance(answer, dict):
+        return None
+    code = answer.get("errcode", answer.get("code", 0))
+    return None if code in (0, 200, "0") else f"code {str(code)[:20]}"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none."""
+
+
+def _bytes(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")

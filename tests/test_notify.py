@@ -1,0 +1,156 @@
+"""Who is told how a run ended, and what is measured of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import KEY, Ended, write_lines
+from scripted import Scripted, always, completion, http, ok
+
+JOB = """
+input = "in.jsonl"
+output = "out"
+[endpoint]
+base_url = "URL"
+model = "m-1"
+stream = false
+[price]
+input = 1000000.0
+output = 500000.0
+[notify]
+"""
+
+
+class Bench:
+    def __init__(self, folder: Path, batchrun: Callable[..., Ended]) -> None:
+        self.folder, self._command = folder, batchrun
+
+    def run(self, server: Scripted, notify: str, *flags: object, **variables: str) -> Ended:
+        write_lines(self.folder / "in.jsonl", *({"id": f"r-{number}", "prompt": f"问{number}"} for number in range(4)))
+        (self.folder / "job.toml").write_text(JOB.replace("URL", server.base_url) + notify)
+        return self._command("run", self.folder / "job.toml", "-q", *flags, OPENAI_API_KEY=KEY, **variables)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, batchrun: Callable[..., Ended]) -> Bench:
+    return Bench(tmp_path, batchrun)
+
+
+@pytest.fixture
+def good(serve: Callable[..., Scripted]) -> Scripted:
+    return serve(always(ok("答")))
+
+
+@pytest.fixture
+def bad(serve: Callable[..., Scripted]) -> Scripted:
+    return serve(lambda call: [http(200, completion("x", finish="length" if call.number == 1 else "stop"))])
+
+
+def test_a_command_gets_the_summary_and_no_key_prompt_or_answer(bench: Bench, good: Scripted) -> None:
+    ended = bench.run(good, 'command = "cat > told.json; env > told.env"')
+    assert (ended.code, ended.err) == (0, "")
+    told = json.loads((bench.folder / "told.json").read_text())
+    assert told["summary"]["counts"]["results"] == 4
+    assert told["text"].startswith(
+        "batchrun job.toml: exit code 0\n4 results, 0 failures, 0 pending\ncost 16.0000 CNY\n"
+    )
+    assert told["job"] == str(bench.folder / "job.toml")
+    for name in ("told.json", "told.env"):
+        text = (bench.folder / name).read_text()
+        assert KEY not in text
+        assert "问" not in text
+        assert "答" not in text
+
+
+@pytest.mark.parametrize(("on", "times"), [("trouble", 0), ("always", 1)])
+def test_a_good_end_is_told_where_that_is_wanted(on: str, times: int, bench: Bench, good: Scripted) -> None:
+    bench.run(good, f'command = "echo x >> told"\non = "{on}"')
+    told = bench.folder / "told"
+    assert (len(told.read_text().splitlines()) if told.exists() else 0) == times
+
+
+def test_trouble_is_told(bench: Bench, bad: Scripted) -> None:
+    ended = bench.run(bad, 'command = "cat > told.json"\non = "trouble"')
+    assert ended.code == 3
+    assert "exit code 3\n3 results, 1 failures" in json.loads((bench.folder / "told.json").read_text())["text"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text_of"),
+    [
+        ("json", lambda body: body["text"]),
+        ("dingtalk", lambda body: (body["msgtype"], body["text"]["content"])[1]),
+        ("wecom", lambda body: (body["msgtype"], body["text"]["content"])[1]),
+        ("feishu", lambda body: (body["msg_type"], body["content"]["text"])[1]),
+    ],
+)
+def test_a_webhook_gets_what_its_robot_reads(
+    kind: str, text_of: Callable[[Any], str], bench: Bench, good: Scripted, serve: Callable[..., Scripted]
+) -> None:
+    robot = serve(always(http(200, {"errcode": 0})))
+    url = f"{robot.base_url}/robot/send?access_token=secret-token"
+    ended = bench.run(good, f'webhook_env = "ROBOT"\nwebhook_format = "{kind}"', ROBOT=url)
+    assert (ended.code, ended.err) == (0, "")
+    (call,) = robot.calls
+    assert (call.method, call.target) == ("POST", "/v1/robot/send?access_token=secret-token")
+    assert "4 results, 0 failures" in text_of(call.body)
+    for path in (bench.folder / "out").iterdir():
+        assert b"secret-token" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (http(200, {"errcode": 310000, "errmsg": "keywords not in content"}), "code 310000"),
+        (http(404), "HTTP 404"),
+        (http(302, b"", "Location: http://127.0.0.1:9/"), "HTTP 302"),
+    ],
+)
+def test_a_webhook_that_takes_nothing_is_said_and_changes_no_exit_code(
+    answer: bytes, words: str, bench: Bench, good: Scripted, serve: Callable[..., Scripted]
+) -> None:
+    robot = serve(always(answer))
+    ended = bench.run(good, 'webhook_env = "ROBOT"', ROBOT=f"{robot.base_url}?token=secret-token")
+    assert ended.code == 0
+    assert f"notify: notify.webhook_env: the message was not taken: {words}" in ended.err
+    assert "secret-token" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("notify", "words"),
+    [
+        ('command = "echo no >&2; exit 7"', "notify.command ended with 7: no"),
+        ('webhook_env = "NONE"', "notify.webhook_env: NONE holds no URL"),
+    ],
+)
+def test_what_cannot_be_told_is_said(notify: str, words: str, bench: Bench, good: Scripted) -> None:
+    ended = bench.run(good, notify)
+    assert ended.code == 0
+    assert words in ended.err
+
+
+def test_metrics_are_what_the_textfile_collector_reads(bench: Bench, bad: Scripted) -> None:
+    path = bench.folder / "batchrun.prom"
+    ended = bench.run(bad, 'command = "true"', "--metrics-file", path)
+    assert ended.code == 3
+    lines = path.read_text().splitlines()
+    shape = re.compile(r'[a-z_]+\{job_file="[^"]+"(,[a-z]+="[^"]*")*\} -?[0-9.e+]+')
+    values = {line.partition("{")[0] + line.partition("}")[2]: line for line in lines if not line.startswith("#")}
+    assert all(shape.fullmatch(line) for line in values.values())
+    assert {"batchrun_running 0", "batchrun_exit_code 3", "batchrun_requests_total 4"} <= set(values)
+    assert any('state="failure"} 1' in line for line in lines)
+    for name in {line.partition("{")[0] for line in values.values()}:
+        assert any(line.startswith(f"# TYPE {name} ") for line in lines)
+    assert not path.with_name("batchrun.prom.new").exists()
+
+
+def test_metrics_that_cannot_be_written_are_refused_before_anything_is_sent(bench: Bench, good: Scripted) -> None:
+    ended = bench.run(good, 'command = "true"', "--metrics-file", bench.folder / "none" / "batchrun.prom")
+    assert ended.code == 2
+    assert "--metrics-file" in ended.err
+    assert not good.calls
