@@ -40,6 +40,11 @@ class DryRun:
     #: How the data boundary was looked after, and how many items have hits, by detector.
     scan: str = "off"
     hits: Counter[str] = field(default_factory=Counter)
+    #: What it will cost and how long it will take at least, as far as the job says enough for that.
+    input_cost: float | None = None
+    most_output_cost: float | None = None
+    currency: str = ""
+    least_seconds: float | None = None
 
     @property
     def failures(self) -> int:
@@ -64,6 +69,12 @@ class DryRun:
             },
             "request_bytes": self.bytes,
             "estimated_prompt_tokens": round(self.estimated_prompt_tokens),
+            "forecast": {
+                "input_cost": None if self.input_cost is None else round(self.input_cost, 6),
+                "most_output_cost": None if self.most_output_cost is None else round(self.most_output_cost, 6),
+                "currency": self.currency or None,
+                "least_seconds": None if self.least_seconds is None else round(self.least_seconds, 1),
+            },
             "data_boundary": {"scan": self.scan, "items_by_detector": dict(sorted(self.hits.items()))},
             "problems": self.problems,
             "warnings": self.warnings,
@@ -96,8 +107,30 @@ def dry_run(job: Job, limit: int | None = None) -> DryRun:
             characters = len(made.body.decode())
             wide = (len(made.body) - characters) / 2  # three bytes a Chinese character in UTF-8
             found.estimated_prompt_tokens += wide * _TOKENS_PER_WIDE + (characters - wide) * _TOKENS_PER_OTHER
+    _forecast(job, found)
     found.scan = job.data_boundary.scan
     if guard is not None:
         found.hits = guard.counts
     found.warnings = [*knowledge.notes, *knowledge.compiler.warnings]
     return found
+
+
+def _forecast(job: Job, found: DryRun) -> None:
+    """Say what a run will cost and take, from what is known without sending anything."""
+    price, limits = job.price, job.limits
+    if price is not None:
+        found.currency = price.currency
+        found.input_cost = found.estimated_prompt_tokens * price.input / 1e6
+        most = job.params.get("max_tokens", job.params.get("max_completion_tokens"))
+        if isinstance(most, int):
+            found.most_output_cost = found.ready * most * price.output / 1e6
+    minutes = [
+        amount / most
+        for amount, most in (
+            (found.ready, limits.requests_per_minute),
+            (found.estimated_prompt_tokens, limits.tokens_per_minute),
+        )
+        if most
+    ]
+    if minutes:
+        found.least_seconds = 60 * max(minutes)

@@ -232,6 +232,25 @@ def test_a_dry_run_scans_the_whole_file_and_counts_by_detector(bench: Bench) -> 
     assert MOBILE not in ended.out + ended.err
 
 
+def test_a_dry_run_forecasts_cost_and_time_as_far_as_the_job_says(bench: Bench) -> None:
+    more = """scan = "off"
+[params]
+max_tokens = 100
+[limits]
+requests_per_minute = 60
+[price]
+input = 2.0
+output = 8.0
+"""
+    items = [{"id": f"r-{number}", "text": "物流很快" * 100} for number in range(600)]
+    ended = bench.run(more, "--dry-run", "--json", items=items)
+    forecast = json.loads(ended.out)["forecast"]
+    assert (forecast["most_output_cost"], forecast["currency"], forecast["least_seconds"]) == (0.48, "CNY", 600.0)
+    tokens = json.loads(ended.out)["estimated_prompt_tokens"]
+    assert forecast["input_cost"] == pytest.approx(tokens * 2e-6, rel=1e-4)
+    assert "for the input, at most 0.48 CNY for answers of max_tokens, at least 10m00s by the limits" in ended.err
+
+
 def test_what_was_kept_back_is_sent_by_a_retry_once_the_job_allows_it(bench: Bench) -> None:
     assert bench.run("").code == 3
     (bench.folder / "job.toml").write_text(JOB.replace("URL", bench.server.base_url) + 'skip = ["text", "more"]')

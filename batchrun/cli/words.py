@@ -103,6 +103,18 @@ def _scanned(report: DryRun) -> str:
     return f"{report.scan}: {found or 'nothing found'}{' items' if found else ''}"
 
 
+def _forecast(report: DryRun) -> str:
+    """Say what is known beforehand of cost and time."""
+    parts = []
+    if report.input_cost is not None:
+        parts.append(f"about {report.input_cost:.4g} {report.currency} for the input")
+    if report.most_output_cost is not None:
+        parts.append(f"at most {report.most_output_cost:.4g} {report.currency} for answers of max_tokens")
+    if report.least_seconds is not None:
+        parts.append(f"at least {duration(report.least_seconds)} by the limits of a minute")
+    return ", ".join(parts)
+
+
 def rehearsal(report: DryRun) -> list[str]:
     """Tell what a dry run found."""
     ready = f"{report.ready:,} ready to send, {report.failures:,} that would fail"
@@ -117,4 +129,7 @@ def rehearsal(report: DryRun) -> list[str]:
             f"requests  {report.bytes / 1e6:.2f} MB, about {amount(report.estimated_prompt_tokens)} tokens in "
             "(estimated from the characters)"
         )
+    forecast = _forecast(report)
+    if report.ready and forecast:
+        lines.append(f"forecast  {forecast}")
     return lines
