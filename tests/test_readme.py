@@ -15,6 +15,7 @@ from batchrun.job import Job
 from batchrun.records import ErrorKind
 
 README = (ROOT / "README.md").read_text("utf-8")
+CHINESE = (ROOT / "README.zh.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -64,3 +65,22 @@ def test_every_command_has_help_and_stands_in_the_readme() -> None:
 def test_every_error_kind_stands_in_the_readme() -> None:
     for kind in ErrorKind:
         assert f"`{kind}`" in README
+
+
+def without_comments(readme: str) -> list[tuple[str, str]]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    return [(language, re.sub(r"\s+# .*", "", block)) for language, block in found]
+
+
+def test_the_chinese_readme_has_what_the_english_one_has() -> None:
+    for name in main.commands:
+        assert f"`batchrun {name}`" in CHINESE or f"batchrun {name} " in CHINESE, name
+    for kind in ErrorKind:
+        assert f"`{kind}`" in CHINESE, kind
+    # Exit codes and sections, settings that are shown as comments, links and pictures: as many, in the same order.
+    for same in (r"^\| (\d[\d, ]*) \|", r"^(##) ", r"^# (\w+) = ", r"\]\((\w.*?)\)", r'src="(.*?)"'):
+        found = re.findall(same, README.replace("README.zh.md", "README.md"), re.MULTILINE)
+        assert found
+        assert re.findall(same, CHINESE, re.MULTILINE) == found
+    assert without_comments(CHINESE) == without_comments(README)
+    assert "test command" not in CHINESE
