@@ -1,4 +1,4 @@
-"""Steering a live run: a socket in its run directory, which only the user of the run can reach."""
+"""Steering a live run: a socket without a file, named after its run directory, which heeds its own user alone."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 import json
 import os
 import socket
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from batchrun import expect
 from batchrun.expect import as_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from batchrun.pace import Pacer
 
-#: The name of the socket in the run directory.
-CONTROL = "control"
 _MOST_BYTES = 10_000
+_CREDENTIALS = struct.Struct("3i")  # process, user, group
 _PATIENCE_S = 5.0
 #: What can be set on a live run: the names of the flags and of the job file, and what makes a value of a text.
 SETTABLE: dict[str, tuple[str, Callable[[object], Any]]] = {
@@ -48,29 +48,28 @@ class Control:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        """Listen. Where the file system has no sockets the run goes on without, and says so."""
-        path = self._folder / CONTROL
+        """Listen. Where the system has no such sockets the run goes on without, and says so."""
         try:
-            path.unlink(missing_ok=True)  # a run that was killed left it; the lock is ours
-            with _short(self._folder) as short, socket.socket(socket.AF_UNIX) as listening:
-                listening.bind(f"{short}/{CONTROL}")
-                path.chmod(0o600)
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(_address(self._folder))
                 listening.setblocking(False)
                 self._server = await asyncio.start_unix_server(self._serve, sock=listening.dup(), limit=_MOST_BYTES)
         except OSError as error:
-            self._tell(f"this run cannot be steered by `batchrun ctl`: {path}: {error.strerror or error}")
+            self._tell(f"this run cannot be steered by `batchrun ctl`: {error.strerror or error}")
 
     async def close(self) -> None:
         """Listen no more."""
         if self._server is not None:
             self._server.close()
-            (self._folder / CONTROL).unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 try:
-                    answer = {"done": self._do(json.loads(await reader.readline()))}
+                    command = json.loads(await reader.readline())
+                    if _user_of(writer.get_extra_info("socket")) not in (os.getuid(), 0):
+                        raise ControlError("this run is somebody else's")  # noqa: TRY301
+                    answer = {"done": self._do(command)}
                 except (ValueError, ControlError) as error:
                     answer = {"error": str(error)}
                 writer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
@@ -108,13 +107,15 @@ class Control:
 def ask(folder: Path, command: dict[str, Any]) -> str:
     """Give a command to the run that is going in a folder; give what it did. Raises `ControlError`."""
     try:
-        with _short(folder) as short, socket.socket(socket.AF_UNIX) as connection:
+        with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_PATIENCE_S)
-            connection.connect(f"{short}/{CONTROL}")
+            connection.connect(_address(folder))
+            if os.getuid() not in (_user_of(connection), 0):
+                raise ControlError(f"{folder}: the run there is somebody else's")
             connection.sendall(json.dumps(command).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 answer = json.loads(lines.readline() or b"{}")
-    except (FileNotFoundError, ConnectionRefusedError) as error:
+    except ConnectionRefusedError as error:
         raise ControlError(f"{folder}: no run is going there that could be steered") from error
     except (OSError, ValueError) as error:
         raise ControlError(f"{folder}: the run does not answer: {error}") from error
@@ -136,11 +137,14 @@ def _read(name: str, value: object) -> Any:
         raise ControlError(f"{name}: expected {error}, got {value!r}") from error
 
 
-@contextmanager
-def _short(folder: Path) -> Iterator[str]:
-    """Give a short path for a folder: that of a socket may have 107 bytes at most."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{handle}" if Path("/proc/self/fd").is_dir() else str(folder)
-    finally:
-        os.close(handle)
+def _address(folder: Path) -> str:
+    """Give the name of the socket of a run directory, the same by whatever path it is named. Raises `OSError`."""
+    status = folder.stat()
+    return f"\0batchrun-{status.st_dev:x}-{status.st_ino:x}"
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Give the number of the user at the other end."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    user: int = _CREDENTIALS.unpack(found)[1]
+    return user

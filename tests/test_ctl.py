@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -74,7 +73,9 @@ def test_a_paused_run_sends_nothing_and_a_resumed_one_ends(live: Live) -> None:
     assert len(records(live.out / "results.jsonl")) == 400
     events = [json.loads(line) for line in live.process.stderr.read().splitlines()]
     assert [one["message"].split(":")[0] for one in events if one["event"] == "control"] == ["paused", "resumed"]
-    assert not (live.out / "control").exists()
+    assert {path.name for path in live.out.iterdir()} == {
+        "failures.jsonl", "index", "journal", "pace", "results.jsonl", "run.json",
+    }  # fmt: skip
 
 
 def test_limits_are_changed_without_a_restart(live: Live) -> None:
@@ -111,21 +112,32 @@ def test_what_cannot_be_done_is_refused_and_the_run_goes_on(words: list[str], sa
     assert live.process.poll() is None
 
 
-def test_the_socket_is_private_and_survives_garbage(live: Live) -> None:
-    path = live.out / "control"
-    assert stat.S_ISSOCK(path.stat().st_mode)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(live.out.stat().st_mode) == 0o700
-    here = os.open(live.out, os.O_RDONLY)
+def address(folder: Path) -> str:
+    status = folder.stat()
+    return f"\0batchrun-{status.st_dev:x}-{status.st_ino:x}"
+
+
+def test_garbage_does_the_run_no_harm(live: Live) -> None:
     for garbage in (b"", b"\n", b"[]\n", b"\xff\xfe\n", b'{"do": "set", "values": []}\n', b"x" * 100_000 + b"\n"):
         with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(ConnectionError):
-            connection.connect(f"/proc/self/fd/{here}/control")
+            connection.connect(address(live.out))
             connection.sendall(garbage)
             connection.shutdown(socket.SHUT_WR)
             assert b"error" in connection.recv(1000)
-    os.close(here)
     assert live.ctl("pause").code == 0
     assert live.ctl("resume").code == 0
+    assert live.process.wait(60) == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_nobody_else_can_steer_a_run(live: Live) -> None:
+    said = "import json, os, socket; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.connect(ADDRESS); "
+    said += "s.sendall(json.dumps({'do': 'pause'}).encode() + b'\\n'); print(s.recv(1000).decode())"
+    done = subprocess.run(
+        [sys.executable, "-c", said.replace("ADDRESS", repr(address(live.out)))],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "this run is somebody else's" in done.stdout
     assert live.process.wait(60) == 0
 
 
