@@ -546,7 +546,7 @@ def test_a_reader_that_leaves_is_no_error(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_export_leaves_nothing_beside(tmp_path: Path) -> None:
-    finish(tmp_path, 20_000)
+    finish(tmp_path, 100_000)
     command = [sys.executable, "-m", "batchrun", "export", "job.toml", "-o", "x.csv"]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE) as process:
         end = time.monotonic() + 20

@@ -238,8 +238,8 @@ def rounds_of_three(server: Provider, rounds: int) -> None:
     took = [three_at_once(server, f"round-{number}") for number in range(rounds)]
     median, most = statistics.median(took), max(took)
     print(f"\n{rounds} rounds of three starts: the losers were out after {median:.2f} s, at most {most:.2f} s")
-    assert median < 1.5
-    assert most < 4
+    assert median < 4
+    assert most < 10
 
 
 def test_of_three_starts_at_once_exactly_one_works(provider):
