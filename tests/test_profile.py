@@ -913,7 +913,7 @@ def test_a_profile_holds_neither_key_nor_prompts_nor_answers(bench, serve):
         return [ok(GOOD)]
 
     server = serve(script)
-    bench.job(server, [{"id": "a", "prompt": "一个秘密的问题"}], params='user = "zhang@example.com"')
+    bench.job(server, [{"id": "a", "prompt": "一个秘密的问题"}], params='user = "zhang-of-the-team"')
     assert bench.run(OPENAI_API_KEY=KEY).code == 0
     text = bench.path.read_text()
     assert KEY not in text

@@ -56,13 +56,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def _replaced(path: Path) -> Iterator[BinaryIO]:
     beside = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
     try:
+        # Within, so that a signal right after it leaves nothing either.
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
         with os.fdopen(fd, "wb", _BUFFER_BYTES) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+    except FileExistsError:  # another process of that number is at it
+        raise
     except BaseException:
         with suppress(OSError):
             beside.unlink()
