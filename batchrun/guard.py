@@ -34,9 +34,9 @@ class Guard:
 
         self.mode = boundary.scan
         self.counts: Counter[str] = Counter()
-        words = (*boundary.words, *(_read_words(boundary) if boundary.words_file else ()))
+        words = (*boundary.words, *(_read_words(Path(boundary.words_file)) if boundary.words_file else ()))
         try:
-            self.scanner = Scanner(boundary.detectors, boundary.patterns, words)
+            self._scanner = Scanner(boundary.detectors, boundary.patterns, words)
         except (ValueError, TypeError, AttributeError) as error:
             raise JobError(f"{f'{job_file}: ' if job_file else ''}data_boundary.{error}") from error
         self._looked_at = Fields(boundary.include, boundary.skip)
@@ -47,12 +47,12 @@ class Guard:
         What is found comes from fields of the item; where `include` and `skip` leave a field out, its values may pass.
         No value that is found is in any message.
         """
-        found = [(place, text[hit.start : hit.end], hit.detector) for place, text, hit in self.scanner.hits(body)]
+        found = [(place, text[hit.start : hit.end], hit.detector) for place, text, hit in self._scanner.hits(body)]
         if not found:
             return Looked(body)
-        fields = _ItemFields(self.scanner, item, self._looked_at)
+        fields = _ItemFields(self._scanner, item, self._looked_at)
         hits = [
-            (detector, fields.where(value) or fields.masked(self.scanner.name(place)))
+            (detector, fields.where(value) or fields.masked(self._scanner.name(place)))
             for place, value, detector in found
             if not fields.spares(value)
         ]
@@ -66,10 +66,10 @@ class Guard:
         return self._redact(body, fields, hits)
 
     def _redact(self, body: dict[str, Any], fields: _ItemFields, hits: list[tuple[str, str]]) -> Looked:
-        redacted = _Redacted(self.scanner, fields)
-        changed = self.scanner.redact_value(body, redacted.placeholders, fields.spares)
-        left = [text[hit.start : hit.end] for _, text, hit in self.scanner.hits(changed)]
-        if all(fields.spares(value) or redacted.is_placeholder(value) for value in left):
+        redacted = _Redacted(self._scanner, fields)
+        changed = self._scanner.redact_value(body, redacted.placeholders, fields.spares)
+        left = [text[hit.start : hit.end] for _, text, hit in self._scanner.hits(changed)]
+        if all(fields.spares(value) or redacted.placeholders.holds(value) for value in left):
             return Looked(changed, warnings=("data_boundary:redacted",), redacted=redacted)
         return Looked(body, problem=f"{_in_words(hits)} (and not all of it could be redacted)")
 
@@ -78,7 +78,7 @@ class Guard:
         return [
             f"{key} holds what must not leave with every request: {', '.join(names)}"
             for key, value in texts.items()
-            if (names := sorted({hit.detector for _, _, hit in self.scanner.hits(value)}))
+            if (names := sorted({hit.detector for _, _, hit in self._scanner.hits(value)}))
         ]
 
 
@@ -89,7 +89,9 @@ class _ItemFields:
         from batchrun.boundary import Fields, texts
 
         named = [(scanner.name(place), text) for place, text in texts(item.fields, looked_at)]
-        everything = [(scanner.name(place), text) for place, text in texts(item.fields, Fields())]
+        everything = named
+        if not looked_at.all:
+            everything = [(scanner.name(place), text) for place, text in texts(item.fields, Fields())]
         # Where an item has none of the fields that are to be looked at, it is looked at as a whole.
         is_partial = not looked_at.all and (bool(named) or not looked_at.is_chosen)
         self._named = named if is_partial else everything
@@ -144,10 +146,6 @@ class _Redacted:
         """Put what they stand for back into a JSON value."""
         return self.placeholders.restore(value)
 
-    def is_placeholder(self, value: str) -> bool:
-        """Tell whether a text is one of the placeholders, or a part of one."""
-        return self.placeholders.holds(value)
-
 
 def _bare(text: str) -> str:
     """Give the letters and digits of a text, in one width and case."""
@@ -186,8 +184,7 @@ def _in_words(hits: list[tuple[str, str]]) -> str:
     return f"holds what must not leave: {', '.join(words[:_SHOWN])}{more}; nothing of it was sent (data_boundary.scan)"
 
 
-def _read_words(boundary: DataBoundary) -> list[str]:
-    path = Path(boundary.words_file or "")
+def _read_words(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

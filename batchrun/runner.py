@@ -107,7 +107,8 @@ class Runner:
         self._compiler = compiler = self._knowledge.compiler
         #: Makes the requests by which items are compared: those of the job as it stands, whatever the endpoint takes.
         self._guard = guard_of(job, schema, changed)
-        self._own_builder = RequestBuilder(job, schema, guard=comparing(job))
+        self._comparing = comparing(job)
+        self._own_builder = RequestBuilder(job, schema, guard=self._comparing)
         self._builder = RequestBuilder(job, schema, changed, compiler.adapt, self._guard)
         self._is_changed = bool(changed)
         self._made = made_from(job, schema)
@@ -206,8 +207,8 @@ class Runner:
         if self._retry is not None:
             return FromQueue(self.job, self._store, self._retry.kinds, self._limit)
         schema = self._schema.text if self._schema else None
-        guard = comparing(self.job)
-        builders = [self._own_builder, *accepted_builders(self.job, schema, self._manifest.accepted, guard)]
+        accepted = accepted_builders(self.job, schema, self._manifest.accepted, self._comparing)
+        builders = [self._own_builder, *accepted]
         return FromInput(
             self.job, self._paths, self._store, builders, self._made, self._recipe, self._on_change, self._limit
         )
@@ -591,10 +592,12 @@ class Runner:
         """Count the items that are neither done nor failed, None if that cannot be."""
         if not self._paths or self._selection.reader.is_stream:
             return None
-        try:
-            total = await in_thread(lambda: count_items(self._paths))
-        except InputError:
-            return None
+        total = self.total  # counted for the display already, where there is one
+        if total is None:
+            try:
+                total = await in_thread(lambda: count_items(self._paths))
+            except InputError:
+                return None
         if total is None:
             return None
         total = total if self._limit is None else min(total, self._limit)
