@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import resource
 import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
+from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_LENGTH
 from yarl import URL
 
 from batchrun.endpoint.answers import error_of, keep, kept_headers, partial, understand, understand_stream
@@ -23,6 +22,7 @@ from batchrun.endpoint.streams import Stream, begins_like_a_stream
 from batchrun.endpoint.target import hint
 from batchrun.endpoint.unpack import ACCEPTED, Unpacker, UnpackError
 from batchrun.endpoint.watch import Watch
+from batchrun.endpoint.wire import CONNECT_TIMEOUT_S, Wire
 from batchrun.job import ATTEMPT_TIMEOUT_S
 from batchrun.records import EndpointError, ErrorKind
 from batchrun.version import __version__
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from batchrun.endpoint.dialect import Dialect
     from batchrun.endpoint.target import Target
+    from batchrun.endpoint.wire import Reply
     from batchrun.records import Provider, Request, Response
 
 #: An answer with more bytes than this, as sent or unpacked, is cut off and counts as no answer.
@@ -41,9 +42,6 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 _MAX_ERROR_BYTES = 1024 * 1024
 #: Of answers that are longer than this one at a time is read on; the others wait, so that memory has a bound.
 _LARGE_BYTES = 2 * 1024 * 1024
-_CONNECT_TIMEOUT_S = 10.0
-#: Below the shortest keep-alive of common servers (uvicorn's 5 s), so that a closing connection is seldom reused.
-_KEEP_ALIVE_S = 4.5
 #: What a run has open beside its connections.
 _OTHER_FILES = 32
 #: After a stream's `[DONE]` its connection has this long to come to the answer's end, or it is closed.
@@ -51,8 +49,6 @@ _LINGER_S = 0.5
 #: So much of an answer's beginning shows whether it is a stream.
 _SNIFFED_BYTES = 64
 _LONGEST_BEGINNING = 512
-#: So many answers and interim answers may wait on a connection to be looked at.
-_MOST_ANSWERS = 64
 
 
 def most_connections() -> int:
@@ -93,7 +89,7 @@ class Client:
         self._stream_suffix = _stream_suffix(target.dialect)
         self._watch = Watch(target.dialect)
         self._notice = notice
-        self._session: aiohttp.ClientSession | None = None
+        self._wire: Wire | None = None
 
     async def __aenter__(self) -> Self:
         self._deadlines = Deadlines(self._retry.attempt_timeout or ATTEMPT_TIMEOUT_S, self._retry.idle_timeout)
@@ -103,28 +99,15 @@ class Client:
         }  # fmt: skip
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._session = aiohttp.ClientSession(
-            # The pacer bounds the concurrency; a limit here would only make requests wait unseen.
-            connector=_Connector(
-                limit=0, keepalive_timeout=_KEEP_ALIVE_S, ttl_dns_cache=300, ssl=self._route.tls or True
-            ),
-            proxy=self._route.proxy,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
-            # `Deadlines` times the whole attempt; aiohttp's own timers for it take a sixth of a request's time.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
-            trust_env=False,
-            # Answers are unpacked here, where what comes and what it comes to are both counted.
-            auto_decompress=False,
-        )
+        self._wire = Wire(headers, self._route)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._deadlines.close()
-        if self._session is not None:
-            await self._session.close()
+        if self._wire is not None:
+            await self._wire.close()
 
     async def chat(
         self, request: Request, idempotency_key: str | None = None, refusal: EndpointError | None = None
@@ -299,48 +282,49 @@ class Client:
         *,
         streamed: bool,
     ) -> None:
-        if self._session is None:
+        if self._wire is None:
             raise RuntimeError("Client is used outside of its context")
-        own = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-        response = await self._session.request(method, url, data=body, headers=own, allow_redirects=False)
-        self._deadlines.hear(attempt)
-        answer.status = response.status
-        answer.headers = kept_headers(response.headers)
-        joined = "\n".join(answer.headers.values())
-        if self._secret.hide(joined) != joined:
-            answer.headers = {name: self._secret.hide(value) for name, value in answer.headers.items()}
+        own = b"Idempotency-Key: %s\r\n" % idempotency_key.encode() if idempotency_key else b""
+        reply = await self._wire.send(method, url, body, own)
         try:
-            await self._read(attempt, response, answer, streamed=streamed)
+            self._deadlines.hear(attempt)
+            answer.status = reply.status
+            answer.headers = kept_headers(reply.headers)
+            joined = "\n".join(answer.headers.values())
+            if self._secret.hide(joined) != joined:
+                answer.headers = {name: self._secret.hide(value) for name, value in answer.headers.items()}
+            await self._read(attempt, reply, answer, streamed=streamed)
         except UnpackError as error:
-            response.close()
+            reply.close()
             if answer.status // 100 == 2:
                 raise self._broken(answer, ErrorKind.NETWORK, f"HTTP {answer.status}: {error}") from error
             # That it is an error, and mostly which, the status says alone.
         except BaseException:
-            response.close()  # an answer that was not read to its end leaves its connection unusable
+            reply.close()  # an answer that was not read to its end leaves its connection unusable
             raise
+        else:
+            reply.release()
 
-    async def _read(
-        self, attempt: Attempt, response: aiohttp.ClientResponse, answer: _Answer, *, streamed: bool
-    ) -> None:
+    async def _read(self, attempt: Attempt, reply: Reply, answer: _Answer, *, streamed: bool) -> None:
         """Read an answer to its end: as events if it is a stream that was asked for, else as a whole.
 
         Only content counts as progress: neither blank lines before JSON nor comments between events do.
         """
-        length = response.content_length
+        said = reply.headers.get(CONTENT_LENGTH)
+        length = int(said) if said is not None and said.isdecimal() and len(said) < 20 else None
         if length is not None and length > MAX_BODY_BYTES and answer.status // 100 == 2:
             raise self._too_long(answer)
-        packing = response.headers.get("content-encoding", "identity").strip().lower()
+        packing = reply.headers.get(CONTENT_ENCODING, "identity").strip().lower()
         is_plain = packing in ("", "identity")
         if is_plain and not streamed and length is not None and length <= _LARGE_BYTES:
             self._deadlines.progress(attempt)
-            answer.body = await response.read()
+            answer.body = await reply.read()
             return
         taking = _Taking(answer, is_sniffing=streamed)
         taking.is_error = answer.status // 100 != 2
         unpacker = None if is_plain else Unpacker(packing)
         async with AsyncExitStack() as turn:
-            async for chunk in response.content.iter_any():
+            async for chunk in reply.content.iter_any():
                 self._deadlines.hear(attempt)
                 taking.sent += len(chunk)
                 for piece in (chunk,) if unpacker is None else unpacker.feed(chunk):
@@ -348,12 +332,12 @@ class Client:
                         self._deadlines.progress(attempt)
                     if taking.is_error and taking.size > _MAX_ERROR_BYTES:
                         answer.body = taking.body.getvalue()[:_MAX_ERROR_BYTES]
-                        response.close()
+                        reply.close()
                         return
                     self._check_length(taking, answer)
                 self._check_length(taking, answer)  # also where nothing came of what was sent
                 if answer.stream is not None and answer.stream.done:
-                    await _read_out(response)
+                    await _read_out(reply)
                     return
                 if taking.size > _LARGE_BYTES and not taking.has_turn:
                     taking.has_turn = True
@@ -390,7 +374,7 @@ class Client:
 
     def _timeout_message(self, error: TimeoutError) -> str:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return f"no connection within {_CONNECT_TIMEOUT_S:g} s"
+            return f"no connection within {CONNECT_TIMEOUT_S:g} s"
         if isinstance(error, AbandonedError):
             return "no answer, while the endpoint answered others"
         if isinstance(error, IdleTimeoutError):
@@ -456,45 +440,13 @@ def _stream_suffix(dialect: Dialect) -> bytes:
     return b',"stream":true' + options + b"}"
 
 
-async def _read_out(response: aiohttp.ClientResponse) -> None:
+async def _read_out(reply: Reply) -> None:
     """Read what is left behind a stream's last event, so that the connection can be used again."""
-    if response.content.at_eof():
+    if reply.content.at_eof():
         return
     try:
         async with asyncio.timeout(_LINGER_S):
-            while not response.content.at_eof():
-                await response.content.readany()
+            while not reply.content.at_eof():
+                await reply.content.readany()
     except (TimeoutError, aiohttp.ClientError, OSError):
-        response.close()  # the answer is complete; how its connection ends is its own affair
-
-
-class _Protocol(ResponseHandler):
-    """Ends a connection on which answers pile up: `100 Continue` for ever would fill the memory."""
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if len(self) > _MOST_ANSWERS and self._exception is None:
-            self._buffer.clear()
-            self.set_exception(aiohttp.ClientPayloadError("more answers than were asked for"))
-            if self.transport is not None:
-                self.transport.abort()
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Gives out no idle connection on which bytes came that nobody asked for: they would answer the next request."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - not ours
-    ) -> aiohttp.connector.Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
-                return connection
-            connection.close()
+        reply.close()  # the answer is complete; how its connection ends is its own affair
