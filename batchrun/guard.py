@@ -41,15 +41,15 @@ class Guard:
             raise JobError(f"{f'{job_file}: ' if job_file else ''}data_boundary.{error}") from error
         self._looked_at = Fields(boundary.include, boundary.skip)
 
-    def look(self, item: Item, body: dict[str, Any]) -> Looked:
-        """Look through the part of an item's request body that is not the job's own.
+    def look(self, item: Item, body: dict[str, Any]) -> Looked | None:
+        """Look through the part of an item's request body that is not the job's own; None if it may go as it is.
 
         What is found comes from fields of the item; where `include` and `skip` leave a field out, its values may pass.
         No value that is found is in any message.
         """
+        if self._scanner.is_clean(body):
+            return None
         found = [(place, text[hit.start : hit.end], hit.detector) for place, text, hit in self._scanner.hits(body)]
-        if not found:
-            return Looked(body)
         fields = _ItemFields(self._scanner, item, self._looked_at)
         hits = [
             (detector, fields.where(value) or fields.masked(self._scanner.name(place)))
@@ -57,7 +57,7 @@ class Guard:
             if not fields.spares(value)
         ]
         if not hits:
-            return Looked(body)
+            return None
         self.counts.update({detector for detector, _ in hits})
         if self.mode == "block":
             return Looked(body, problem=_in_words(hits))

@@ -46,7 +46,7 @@ REASK_INSTRUCTION = "上面的输出不能使用：{reason}\n请重新输出，�
 class Looking(Protocol):
     """Who looks at what is about to leave."""
 
-    def look(self, item: Item, body: dict[str, Any]) -> Looked:
+    def look(self, item: Item, body: dict[str, Any]) -> Looked | None:
         """Look through the part of an item's request body that is not the job's own."""
 
 
@@ -88,9 +88,9 @@ class RequestBuilder:
         """Make the request of an item, or the failure that says why there is none."""
         try:
             body = self._body(item)
-            if self._guard is None:
+            looked = None if self._guard is None else self._guard.look(item, self._not_of_the_job(body))
+            if looked is None:
                 return self._request(body)
-            looked = self._guard.look(item, self._not_of_the_job(body))
             if looked.problem is not None:
                 return Failure(
                     item.id, item.line, ErrorKind.DATA_BOUNDARY, f"line {item.line}: {looked.problem}", item.raw

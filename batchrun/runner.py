@@ -172,7 +172,9 @@ class Runner:
             if self._stop is not None:
                 feed.stop()
             base_url = await self._base_url(stack)
-            client = Client(base_url, self._key, self._target, self._learned, self._knowledge.streams)
+            client = Client(
+                base_url, self._key, self._target, self._learned, self._knowledge.streams, self._store.flush
+            )
             await stack.enter_async_context(client)
             stack.push_async_callback(feed.close)
             deadline = self.job.budget.deadline
@@ -356,17 +358,17 @@ class Runner:
                 return
 
     async def _handle(self, entry: Item | Failure, replaces: int) -> None:
-        made = await self._built(entry) if isinstance(entry, Item) else entry
+        made: Request | Failure
+        if isinstance(entry, Failure):
+            made = entry
+        elif self._guard is None or len(entry.raw) < _LONG_ITEM_BYTES:
+            made = self._builder.build(entry)
+        else:  # in a thread, so that the others do not wait while it is looked through
+            made = await asyncio.to_thread(self._builder.build, entry)
         if isinstance(made, Failure):
             self._fail(made, entry, replaces=replaces)
         else:
             await self._first(self._work(entry, made, replaces))
-
-    async def _built(self, item: Item) -> Request | Failure:
-        """Make an item's request; a long one in a thread, so that the others do not wait while it is looked through."""
-        if self._guard is None or len(item.raw) < _LONG_ITEM_BYTES:
-            return self._builder.build(item)
-        return await asyncio.to_thread(self._builder.build, item)
 
     def _work(self, item: Any, request: Request, replaces: int) -> Work:
         own = self._own_builder.build(item) if self._is_changed else request

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,11 +87,21 @@ class Sender:
         self._check_size(work)
         compiler = self._compiler
         work.way = way = compiler.way(work.request, work.way)
+        refusal: EndpointError | None = None
         while True:
             request = compiler.compiled(work.request, way)
             try:
-                response = await self._call_either_way(work, request)
+                # There must be money left if that is bounded.
+                if self._spending is None:
+                    response = await self._send(work, request, refusal)
+                else:
+                    response = await self._spending.pays(request, partial(self._send, work, request, refusal))
             except EndpointError as error:
+                if error.other_way and refusal is None:  # it was the way in which the answer was to come
+                    work.attempts -= 1
+                    refusal = error
+                    continue
+                refusal = None
                 other = compiler.other_way(work.request, way, error)
                 if other is None:
                     if compiler.may_be_the_job_s(work.request, error):
@@ -142,25 +153,10 @@ class Sender:
             if words is not None:
                 raise JobRefusedError(words)
 
-    async def _call_either_way(self, work: Work, request: Request) -> Response:
-        """Make one call, and a second one where it was the way in which the answer was to come that was refused."""
-        try:
-            return await self._call(work, request)
-        except EndpointError as refusal:
-            if not refusal.other_way:
-                raise
-            work.attempts -= 1
-            return await self._call(work, request, refusal)
-
-    async def _call(self, work: Work, request: Request, refusal: EndpointError | None = None) -> Response:
-        """Make one call, for which there must be money left if that is bounded."""
-        if self._spending is None:
-            return await self._send(work, request, refusal)
-        return await self._spending.pays(request, lambda: self._send(work, request, refusal))
-
     async def _send(self, work: Work, request: Request, refusal: EndpointError | None) -> Response:
         """Admit, send, settle."""
-        ticket = await self._pacer.admit(self._estimate.of(request))
+        tokens = self._estimate.of(request)
+        ticket = self._pacer.takes_another(tokens) or await self._pacer.admit(tokens)
         try:
             self._store.sent(work.item, work.fingerprint, work.attempts + 1)
             work.attempts += 1
@@ -168,7 +164,10 @@ class Sender:
             self._tally.attempts += 1
             if work.way is not None:
                 self._lookout.sees(work.request, work.way)
-            response = await self._chat(work, request, refusal)
+            if self._hedge is None:
+                response = await self._client.chat(request, _key_of(work), refusal)
+            else:
+                response = await self._hedged(self._hedge, work, request, refusal)
         except EndpointError as error:
             self._failed(work, request, ticket, error)
             raise
@@ -180,11 +179,10 @@ class Sender:
         self._count_usage(work, usage)
         return response
 
-    async def _chat(self, work: Work, request: Request, refusal: EndpointError | None) -> Response:
-        """Make the call; and a second one beside it if that takes much longer than the others, where wanted."""
-        hedge = self._hedge
-        if hedge is None:
-            return await self._client.chat(request, _key_of(work), refusal)
+    async def _hedged(
+        self, hedge: Hedge, work: Work, request: Request, refusal: EndpointError | None
+    ) -> Response:  # fmt: skip
+        """Make the call, and a second one beside it if that takes much longer than the others."""
         after_s, began_at = hedge.after_s(), self._now()
 
         def call() -> Awaitable[Response]:

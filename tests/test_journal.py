@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +22,9 @@ from batchrun.store.files import Extent
 from batchrun.store.index import FAILED, INDEX_HEADER, KINDS, PENDING, RESULT, Index, Row, state_of, to_lines
 from batchrun.store.journal import Point, Sent, ended_record, point_record, read_journal, sent_record, whole_journal
 from batchrun.store.recovery import recover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ITEMS = [Item(f"r-{n}", n + 1, b'{"id":"r-%d"}' % n, {}, digest(f"r-{n}"), 1000 + n) for n in range(8)]
 OUTCOME = st.sampled_from(["result", "timeout", "result", "truncated", "wait", None])
@@ -102,6 +105,18 @@ class Machine(RuleBasedStateMachine):
 
     def attempt(self, number: int, attempt: int, end: str | None) -> None:
         """Send an item, and then: a result, a failure, another attempt later, or no end that anybody hears of."""
+        self.turn(lambda: self._attempt(number, attempt, end))
+
+    def turn(self, act: Callable[[], None]) -> None:
+        """Do something in a turn of the event loop, at whose end it is written."""
+
+        async def main() -> None:
+            act()
+            await asyncio.sleep(0)
+
+        self.loop.run_until_complete(main())
+
+    def _attempt(self, number: int, attempt: int, end: str | None) -> None:
         item, store = ITEMS[number], self.store
         store.sent(item, FINGERPRINT, attempt)
         self.under_way.add(number)
@@ -128,7 +143,7 @@ class Machine(RuleBasedStateMachine):
         line = 100 + self.unusable
         key = digest(f"line:{line}")
         failure = Failure(f"line:{line}", line, ErrorKind.INVALID_INPUT, "no", b'{"raw":"x"}', key=key, crc=line)
-        self.store.add_failure(failure, failure, bytes(8))
+        self.turn(lambda: self.store.add_failure(failure, failure, bytes(8)))
         self.records[key] = ErrorKind.INVALID_INPUT.value
 
     @rule()
@@ -136,7 +151,7 @@ class Machine(RuleBasedStateMachine):
         self.repeats += 1
         key = repeated("r-0", self.repeats + 1)
         failure = Failure("r-0", 50, ErrorKind.DUPLICATE_ID, "again", b'{"id":"r-0"}', key=key, crc=50)
-        self.store.add_failure(failure, failure, bytes(8))
+        self.turn(lambda: self.store.add_failure(failure, failure, bytes(8)))
         self.records[key] = ErrorKind.DUPLICATE_ID.value
 
     @rule()

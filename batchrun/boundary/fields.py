@@ -57,7 +57,7 @@ def texts(value: Any, fields: Fields) -> Iterator[tuple[Place, str]]:
             stack += reversed(inside)
         elif isinstance(one, list | tuple):
             stack += [((place, index), names, one[index]) for index in range(len(one) - 1, -1, -1)]
-        elif (text := _text(one)) is not None and (everything or fields.covers(names)):
+        elif (text := as_text(one)) is not None and (everything or fields.covers(names)):
             yield place, text
 
 
@@ -89,14 +89,15 @@ def _changed_key(key: str, change: Callable[[str], str], fields: Fields, names: 
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:
-    text = _text(value)
+    text = as_text(value)
     if text is None:
         return value
     new = change(text)
     return value if new == text else new
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """Give a string, or a long whole number as one; None for any other value."""
     if isinstance(value, str):
         return value
     if type(value) is float and abs(value) < 1e18 and value.is_integer():  # whole numbers of a table with gaps

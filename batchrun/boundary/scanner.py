@@ -9,7 +9,7 @@ from typing import Any
 
 from batchrun.boundary.addresses import ADDRESSES
 from batchrun.boundary.detector import Detector, Span, as_written
-from batchrun.boundary.fields import Fields, Place, path_of, rebuilt, texts
+from batchrun.boundary.fields import Fields, Place, as_text, path_of, rebuilt, texts
 from batchrun.boundary.keys import KEYS
 from batchrun.boundary.numbers import NUMBERS
 from batchrun.boundary.placeholders import LITERAL, Placeholders, lookalikes
@@ -90,14 +90,39 @@ class Scanner:
 
     def hits(self, value: Any) -> Iterator[tuple[Place, str, Hit]]:
         """Yield the hits in a JSON value, each with its place and the text in which it is."""
-        clean = self._clean
         for place, text in texts(value, self._fields):
-            if text in clean:
-                continue
-            hits = self.find(text)
-            yield from ((place, text, hit) for hit in hits)
-            if not hits and len(clean) < _MOST_CLEAN and len(text) <= _LONGEST_CLEAN:
-                clean.add(text)
+            if not self._is_clean(text):
+                yield from ((place, text, hit) for hit in self.find(text))
+
+    def is_clean(self, value: Any) -> bool:
+        """Tell whether there is no hit in a JSON value; this takes half of the time of `hits`, which says where."""
+        if not self._fields.all:
+            return next(self.hits(value), None) is None
+        clean = self._clean
+        stack = [value]
+        while stack:
+            one = stack.pop()
+            if type(one) is str:
+                if one not in clean and not self._is_clean(one):
+                    return False
+            elif isinstance(one, dict):
+                stack += one
+                stack += one.values()
+            elif isinstance(one, list | tuple):
+                stack += one
+            elif (text := as_text(one)) is not None and not self._is_clean(text):
+                return False
+        return True
+
+    def _is_clean(self, text: str) -> bool:
+        clean = self._clean
+        if text in clean:
+            return True
+        if self._found(text):
+            return False
+        if len(clean) < _MOST_CLEAN and len(text) <= _LONGEST_CLEAN:
+            clean.add(text)
+        return True
 
     def name(self, place: Place, path: str = "") -> str:
         """Give the path of a place, in which a key that is a hit itself is masked."""

@@ -59,7 +59,7 @@ _ESCAPE = re.compile(r"\\(?:u[0-9A-Fa-f]{4}|[nrtbf\"/])|(?:%[0-9A-Fa-f]{2})+")
 _CONTROLS = dict.fromkeys("nrtbf", " ")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class View:
     """What a text reads like. `removed` holds the offsets in the view before which something invisible stood.
 

@@ -63,12 +63,12 @@ class Client:
     `target.retry.attempt_timeout` bounds one whole attempt, from its start to the last byte of the answer,
     `idle_timeout` the time between two pieces of an answer that has begun. `notice` is told in words when the client
     changes over to streaming, or back, because the endpoint wants it. `streams` tells by model what it is known to
-    want.
+    want. `before` is called before requests leave; if it raises an exception they do not, and `chat` raises it.
     """
 
     def __init__(
         self, base_url: str, key: str | None, target: Target, notice: Callable[[str], None],
-        streams: Mapping[str, bool] | None = None,
+        streams: Mapping[str, bool] | None = None, before: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._base_url = base_url.rstrip("/")
         self._url = URL(self._base_url + target.path)
@@ -89,6 +89,7 @@ class Client:
         self._stream_suffix = _stream_suffix(target.dialect)
         self._watch = Watch(target.dialect)
         self._notice = notice
+        self._before = before
         self._wire: Wire | None = None
 
     async def __aenter__(self) -> Self:
@@ -99,7 +100,7 @@ class Client:
         }  # fmt: skip
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._wire = Wire(headers, self._route)
+        self._wire = Wire(headers, self._route, self._before)
         return self
 
     async def __aexit__(
@@ -119,14 +120,20 @@ class Client:
         """
         model = request.model
         streamed = self._streams(request) if refusal is None else refusal.remedy == "stream"
+        body = request.body[:-1] + self._stream_suffix if streamed else request.body
+        answer = _Answer()
         try:
-            response = await self._send(request, idempotency_key, streamed=streamed)
+            await self._converse(answer, "POST", self._url, body, idempotency_key, streamed=streamed)
+            response = self._understand(answer)
         except EndpointError as error:
+            error.message = self._secret.hide(error.message)
             if refusal is None:
                 self._look_for_the_other_way(model, error, streamed=streamed)
             self._add_hint(error, streamed=streamed)
             error.message = without_echo(error.message, request.messages)
-            raise
+            # An item's last error is kept as long as the item waits, and not the whole answer with it.
+            answer.body, answer.stream = b"", None
+            raise error.with_traceback(None) from None
         if streamed:
             self._on_trial.discard(model)
         if refusal is not None and self._learned.get(model) is not streamed:
@@ -206,18 +213,6 @@ class Client:
             error.message = self._secret.hide(error.message)
         return error
 
-    async def _send(self, request: Request, idempotency_key: str | None, *, streamed: bool) -> Response:
-        body = request.body[:-1] + self._stream_suffix if streamed else request.body
-        answer = _Answer()
-        try:
-            await self._converse(answer, "POST", self._url, body, idempotency_key, streamed=streamed)
-            return self._without_key(self._understand(answer))
-        except EndpointError as error:
-            error.message = self._secret.hide(error.message)
-            # An item's last error is kept as long as the item waits, and not the whole answer with it.
-            answer.body, answer.stream = b"", None
-            raise error.with_traceback(None) from None
-
     async def _converse(
         self, answer: _Answer, method: str, url: URL, body: bytes | None, idempotency_key: str | None, *, streamed: bool
     ) -> None:
@@ -258,13 +253,13 @@ class Client:
         return EndpointError(ErrorKind.PERMISSION if for_good else ErrorKind.NETWORK, words)
 
     def _understand(self, answer: _Answer) -> Response:
-        if answer.stream is None:
-            return understand(answer.status, answer.headers, answer.body, self._dialect, self._secret.scrub)
-        answer.stream.end()
-        return understand_stream(answer.status, answer.headers, answer.stream, self._dialect, self._secret.scrub)
-
-    def _without_key(self, response: Response) -> Response:
-        """Take the key out of texts in which it came in pieces."""
+        stream, scrub = answer.stream, self._secret.scrub
+        if stream is None:
+            response = understand(answer.status, answer.headers, answer.body, self._dialect, scrub)
+        else:
+            stream.end()
+            response = understand_stream(answer.status, answer.headers, stream, self._dialect, scrub)
+        # The key may have come in pieces, in a stream or escaped.
         if response.text:
             response.text = self._secret.hide(response.text)
         if response.reasoning:
@@ -317,12 +312,17 @@ class Client:
         packing = reply.headers.get(CONTENT_ENCODING, "identity").strip().lower()
         is_plain = packing in ("", "identity")
         if is_plain and not streamed and length is not None and length <= _LARGE_BYTES:
-            self._deadlines.progress(attempt)
+            if not reply.is_whole:
+                self._deadlines.progress(attempt)
             answer.body = await reply.read()
             return
-        taking = _Taking(answer, is_sniffing=streamed)
+        await self._take_pieces(attempt, reply, answer, None if is_plain else Unpacker(packing), is_sniffing=streamed)
+
+    async def _take_pieces(
+        self, attempt: Attempt, reply: Reply, answer: _Answer, unpacker: Unpacker | None, *, is_sniffing: bool
+    ) -> None:
+        taking = _Taking(answer, is_sniffing)
         taking.is_error = answer.status // 100 != 2
-        unpacker = None if is_plain else Unpacker(packing)
         async with AsyncExitStack() as turn:
             async for chunk in reply.content.iter_any():
                 self._deadlines.hear(attempt)

@@ -51,8 +51,12 @@ class Secret:
 
     def hide(self, text: str) -> str:
         """Take it out of a text."""
-        if "\\" not in text and not any(one in text for one in self._texts):
-            return text  # nearly always, and so without a copy
+        if "\\" not in text:
+            for one in self._texts:
+                if one in text:
+                    break
+            else:
+                return text  # nearly always, and so without a copy
         data = text.encode("utf-8", "surrogatepass")
         clean = self.scrub(data)
         return text if clean is data else clean.decode("utf-8", "surrogatepass")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -17,8 +18,9 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from aiohttp.connector import Connection
     from multidict import CIMultiDictProxy
 
     from batchrun.endpoint.route import Route
@@ -36,26 +38,27 @@ _NO_TRACES: list[Any] = []
 class Reply:
     """An answer whose headers are there. `content` is read to its end, then `release` it, or `close` it before."""
 
-    __slots__ = ("_connection", "content", "headers", "status")
+    __slots__ = ("_connection", "_wire", "content", "headers", "status")
 
     def __init__(
-        self, status: int, headers: CIMultiDictProxy[str], content: aiohttp.StreamReader,
-        connection: aiohttp.connector.Connection,
+        self, status: int, headers: CIMultiDictProxy[str], content: aiohttp.StreamReader, connection: Connection,
+        wire: Wire,
     ) -> None:  # fmt: skip
         self.status, self.headers, self.content, self._connection = status, headers, content, connection
+        self._wire = wire
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the whole body is there; nearly always it came together with its headers."""
+        return self.content.is_eof()
 
     async def read(self) -> bytes:
-        """Read the whole body; nearly always it came together with its headers."""
-        content = self.content
-        return content.read_nowait() if content.is_eof() else await content.read()
+        """Read the whole body."""
+        return self.content.read_nowait() if self.is_whole else await self.content.read()
 
     def release(self) -> None:
         """Let the connection be used again, unless there is more on it: of the answer, or of the request."""
-        transport = self._connection.transport
-        if transport is not None and transport.get_write_buffer_size():
-            self._connection.close()
-        else:
-            self._connection.release()
+        self._wire.give_back(self._connection)
 
     def close(self) -> None:
         """End the connection."""
@@ -68,19 +71,29 @@ class Wire:
     Raises what aiohttp's session raises: `aiohttp.ClientError`, `TimeoutError` and `OSError`.
     """
 
-    def __init__(self, headers: Mapping[str, str], route: Route) -> None:
+    def __init__(self, headers: Mapping[str, str], route: Route, before: Callable[[], None]) -> None:
+        """`before` is called before requests leave, once for all those of a turn of the event loop.
+
+        If it raises an exception they do not leave, and `send` raises it.
+        """
         self._headers = headers
         self._proxy = URL(route.proxy) if route.proxy else None
-        self._connector = _Connector(
-            # The pacer bounds the concurrency; a limit here would only make requests wait unseen.
-            limit=0, keepalive_timeout=_KEEP_ALIVE_S, ttl_dns_cache=300, ssl=route.tls or True
-        )  # fmt: skip
+        # The pacer bounds the concurrency; a limit here would only make requests wait unseen.
+        self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=route.tls or True)
+        self._connector._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment] # noqa: SLF001
         # Whoever calls times the whole; aiohttp's own timers for it take a sixth of a request's time.
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         self._heads: dict[tuple[str, URL], _Head] = {}
+        self._before = before
+        self._leaving: list[tuple[ResponseHandler, bytes, bytes]] = []
+        self._loop = asyncio.get_running_loop()
+        #: Connections that may be used again, the one used last at the end, and since when.
+        self._idle: deque[tuple[Connection, float]] = deque()
 
     async def close(self) -> None:
         """Close all connections."""
+        while self._idle:
+            self._idle.pop()[0].close()
         await self._connector.close()
 
     async def send(self, method: str, url: URL, body: bytes | None, own: bytes = b"") -> Reply:
@@ -88,16 +101,13 @@ class Wire:
         head = self._heads.get((method, url))
         if head is None:
             head = self._heads[method, url] = _Head(method, url, self._headers, self._proxy)
+        connection = self._kept() or await self._new(head)
         try:
-            connection = await self._connector.connect(head.request, _NO_TRACES, self._timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {url}") from error
-        try:
-            protocol = _started(connection, head.lines(), own, body)
+            protocol = self._leave(connection, head.lines() + own, body)
             while True:
                 message, content = await protocol.read()
                 if message.code >= 200 or message.code == 101:
-                    return Reply(message.code, message.headers, content, connection)
+                    return Reply(message.code, message.headers, content, connection, self)
         except HttpProcessingError as error:
             connection.close()
             info = head.request.request_info
@@ -107,6 +117,70 @@ class Wire:
         except BaseException:
             connection.close()
             raise
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for other requests, unless something is on its way on it or it ends."""
+        transport = connection.transport
+        if transport is None or transport.get_write_buffer_size() or not _is_free(connection):
+            connection.close()
+        else:
+            self._idle.append((connection, self._loop.time()))
+
+    def _kept(self) -> Connection | None:
+        """Take a connection on which nothing came that nobody asked for: it would answer the next request."""
+        idle, too_old = self._idle, self._loop.time() - _KEEP_ALIVE_S
+        while idle and idle[0][1] < too_old:
+            idle.popleft()[0].close()
+        while idle:
+            connection, _ = idle.pop()
+            if _is_free(connection):
+                return connection
+            connection.close()
+        return None
+
+    async def _new(self, head: _Head) -> Connection:
+        try:
+            return await self._connector.connect(head.request, _NO_TRACES, self._timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {head.request.url}") from error
+
+    def _leave(
+        self, connection: Connection, head: bytes, body: bytes | None
+    ) -> ResponseHandler:  # fmt: skip
+        """Let a request leave at the end of this turn of the event loop; give what reads its answer."""
+        protocol = connection.protocol
+        if protocol is None:
+            raise RuntimeError("the connection was given back")
+        if not self._leaving:
+            self._loop.call_soon(self._write_all)
+        if body is None:
+            self._leaving.append((protocol, head + b"\r\n", b""))
+        elif len(body) <= _SHORT_BYTES:
+            self._leaving.append((protocol, b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body), b""))
+        else:
+            self._leaving.append((protocol, b"%sContent-Length: %d\r\n\r\n" % (head, len(body)), body))
+        return protocol
+
+    def _write_all(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        try:
+            self._before()
+        except Exception as error:  # noqa: BLE001 - raised by `send`
+            for protocol, _, _ in leaving:
+                protocol.set_exception(error)
+            return
+        for protocol, start, rest in leaving:
+            transport = protocol.transport
+            # Where the connection is gone meanwhile, the one that waits for the answer hears of it from the protocol.
+            if transport is not None and not transport.is_closing():
+                transport.write(start)
+                if rest:
+                    transport.write(rest)
+
+
+def _is_free(connection: Connection) -> bool:
+    protocol = connection.protocol
+    return protocol is not None and protocol.is_connected() and not protocol.should_close
 
 
 class _Head:
@@ -133,27 +207,12 @@ class _Head:
         return self._lines
 
 
-def _started(
-    connection: aiohttp.connector.Connection, head: bytes, own: bytes, body: bytes | None
-) -> ResponseHandler:  # fmt: skip
-    """Write a request; give what reads its answer."""
-    protocol = connection.protocol
-    transport = None if protocol is None else protocol.transport
-    if protocol is None or transport is None or transport.is_closing():
-        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
-    protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-    if body is None:
-        transport.write(b"%s%s\r\n" % (head, own))
-    elif len(body) <= _SHORT_BYTES:
-        transport.write(b"%s%sContent-Length: %d\r\n\r\n%s" % (head, own, len(body), body))
-    else:
-        transport.write(b"%s%sContent-Length: %d\r\n\r\n" % (head, own, len(body)))
-        transport.write(body)
-    return protocol
-
-
 class _Protocol(ResponseHandler):
-    """Ends a connection on which answers pile up: `100 Continue` for ever would fill the memory."""
+    """Reads the answers of one connection, and ends one on which they pile up: `100 Continue` could fill the memory."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.set_response_params(read_until_eof=True, auto_decompress=False)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -162,23 +221,3 @@ class _Protocol(ResponseHandler):
             self.set_exception(aiohttp.ClientPayloadError("more answers than were asked for"))
             if self.transport is not None:
                 self.transport.abort()
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Gives out no idle connection on which bytes came that nobody asked for: they would answer the next request."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]
-
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Any],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - not ours
-    ) -> aiohttp.connector.Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
-                return connection
-            connection.close()

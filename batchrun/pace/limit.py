@@ -155,18 +155,17 @@ class Limit:
     def take(self, now: float, due: float, amount: float) -> Entry:
         """Let an amount go that was `due` a little earlier; what is late is caught up with."""
         window = self._window
-        entry = Entry(0, amount, amount)
+        is_trial = False
         if self.most is not None:
             if self._trial_at is not None and self._is_window:
                 if window.total + min(amount, self.most) > self.most * (1 + 1e-9):
-                    entry.is_trial = True
+                    is_trial = True
                     self._trial_at = None
                 elif window.total + amount <= _SURELY_NOT * self.most:
                     self._settle_trials()  # there is room again, as there should be
             if self._spread:
                 window.free_at = max(window.free_at, due + self._offset) + amount * self._interval_s
-        entry.step = window.add(now + self._offset, amount)
-        return entry
+        return Entry(window.add(now + self._offset, amount), amount, amount, is_trial)
 
     def count(self, now: float, amount: float) -> None:
         """Count what goes beside all order."""

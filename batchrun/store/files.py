@@ -47,7 +47,7 @@ class Extent(NamedTuple):
 
 
 class GrowingFile:
-    """A file of ours that only grows, by whole records. One thread appends; any other may `sync`.
+    """A file of ours that only grows, by whole lines. One thread writes; any other may `sync`.
 
     `extent` is what was written, `synced` what is on the disk for certain. Raises `StoreError` where the file cannot
     be opened or is no regular file.
@@ -57,6 +57,7 @@ class GrowingFile:
         """Open or make the file, and cut off what stands after `extent`."""
         self.path = path
         self.extent = self.synced = extent
+        self._waiting: list[bytes] = []
         self._fd = open_private(path)
         try:
             size = os.fstat(self._fd).st_size
@@ -69,16 +70,31 @@ class GrowingFile:
             os.close(self._fd)
             raise StoreError(f"{path}: has {size} bytes where {extent.size} were a moment ago")
 
-    def append(self, data: bytes) -> None:
-        """Write at the end, all or nothing. Raises `StoreError`; the file is then as before."""
-        view = memoryview(data)
+    def put(self, lines: bytes) -> None:
+        """Let lines be written at the end by the next `flush`."""
+        self._waiting.append(lines)
+
+    def flush(self) -> None:
+        """Write what waits. Raises `StoreError`; the file then has the whole lines that there was room for."""
+        if not self._waiting:
+            return
+        data = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
+        self._waiting.clear()
+        written = 0
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            while written < len(data):
+                written += os.write(self._fd, data[written:] if written else data)
         except OSError as error:
+            whole = data[: data.rfind(b"\n", 0, written) + 1]
+            self.extent = self.extent.grown(whole)
             self._cut(self.extent.size)
             raise StoreError.of(self.path, "writing", error) from error
         self.extent = self.extent.grown(data)
+
+    def append(self, lines: bytes) -> None:
+        """Write lines at the end now. Raises `StoreError` as `flush` does."""
+        self.put(lines)
+        self.flush()
 
     @property
     def is_synced(self) -> bool:

@@ -57,8 +57,9 @@ _NOT_OPEN = "the run directory was not begun"
 class RunDirectory:
     """Results, failures, index, journal and manifest of one job.
 
-    Opening it makes it if need be, takes its lock and mends what a crash left. From `begin` on a record is written at
-    once, so that a killed process loses none, and counts (`results`, `failures`) as soon as it is on the disk.
+    Opening it makes it if need be, takes its lock and mends what a crash left. From `begin` on records are written as
+    soon as the event loop comes round, so that a killed process loses none that it had time for, and count (`results`,
+    `failures`) as soon as they are on the disk. What is `sent` is written by `flush`, which comes before the sending.
     Raises `LockedError`, or `StoreError` where it cannot be used.
     """
 
@@ -74,7 +75,7 @@ class RunDirectory:
         self._rows: list[Row] = []
         self._dirty, self._ending = asyncio.Event(), asyncio.Event()
         self._checked_at = self._synced_at = 0.0
-        self._begun = False
+        self._begun = self._is_flushed_soon = False
         #: Up to where the journal says that everything is durable.
         self._last = Point()
         #: What broke the writing; the run is over then, and everybody is told the same.
@@ -179,14 +180,14 @@ class RunDirectory:
         if now - self._checked_at > _CHECK_INTERVAL_S:
             self._check(now)
         sent = Sent(entry.line, entry.crc, fingerprint, attempt)
-        self._append(JOURNAL, sent_record(entry.key, sent))
+        self._put(JOURNAL, sent_record(entry.key, sent))
         self._under_way[entry.key] = sent
         self._dirty.set()
 
     def attempt_ended(self, entry: Item) -> None:
         """Take note that an attempt ended, that the item is not finished, and that nothing of it is under way."""
         if self._under_way.pop(entry.key, None) is not None and not self._broken:
-            self._append(JOURNAL, ended_record(entry.key))
+            self._put(JOURNAL, ended_record(entry.key))
 
     def add_result(self, result: Result, fingerprint: bytes, replaces: int = 0) -> None:
         """Write a result. `fingerprint` is of the item's own request; `replaces` the row of what it takes the place of.
@@ -206,7 +207,7 @@ class RunDirectory:
         if REASKED not in self._files:
             self._extents[REASKED] = whole_lines(self.path / REASKED)
             self._open(REASKED)
-        self._append(REASKED, failure.to_json())
+        self._put(REASKED, failure.to_json())
 
     def withdraw(self, row: int, key: bytes) -> None:
         """Let a record count no more: its item is pending again, or its line is no longer what it was."""
@@ -240,6 +241,7 @@ class RunDirectory:
         """
         if self._broken:
             return
+        self.flush()
         is_settled = count_lines(self.failures_path) == self.failures
         if not self._begun:
             if is_settled:
@@ -260,6 +262,8 @@ class RunDirectory:
             stack.callback(self._lock.release)
             for file in self._files.values():
                 stack.callback(file.close)
+            if not self._broken:
+                self.flush()
             self._files.clear()
 
     @property
@@ -386,17 +390,38 @@ class RunDirectory:
 
     def _add(self, name: str, line: bytes, row: Row) -> None:
         self._guard()
-        self._append(name, line)
+        self._put(name, line)
         self._rows.append(row)
         self._under_way.pop(row.key, None)
         self._dirty.set()
 
-    def _append(self, name: str, data: bytes) -> None:
+    def _put(self, name: str, line: bytes) -> None:
+        """Let a line be written with all others of this turn of the event loop."""
+        self._files[name].put(line)
+        if not self._is_flushed_soon:
+            self._is_flushed_soon = True
+            asyncio.get_running_loop().call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._is_flushed_soon = False
         try:
-            self._files[name].append(data)
+            self.flush()
+        except StoreError:
+            self._dirty.set()  # `keep_synced` raises it, which ends the run
+
+    def flush(self) -> None:
+        """Write what waits. Raises `StoreError`."""
+        try:
+            for file in self._files.values():
+                file.flush()
         except StoreError as error:
             self._broken = self._broken or error
-            raise self._broken from None
+        if self._broken:
+            raise self._broken
+
+    def _append(self, name: str, lines: bytes) -> None:
+        self._files[name].put(lines)
+        self.flush()
 
     def _guard(self) -> None:
         if not self._begun:
@@ -422,6 +447,7 @@ class RunDirectory:
         slow = now - self._synced_at >= _SLOW_SYNC_INTERVAL_S
         names = (RESULTS, FAILURES, INDEX, JOURNAL) if slow else (RESULTS, FAILURES)
         self._guard()
+        self.flush()
         self._check(now)
         rows = len(self._rows)
         extents = self._files[RESULTS].extent, self._files[FAILURES].extent
