@@ -13,6 +13,7 @@ from batchrun.cli import main
 from batchrun.endpoint.dialect_files import load_file
 from batchrun.job import Job
 from batchrun.records import ErrorKind
+from batchrun.report.words import MESSAGES
 
 README = (ROOT / "README.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh.md").read_text("utf-8")
@@ -84,3 +85,21 @@ def test_the_chinese_readme_has_what_the_english_one_has() -> None:
         assert re.findall(same, CHINESE, re.MULTILINE) == found
     assert without_comments(CHINESE) == without_comments(README)
     assert "test command" not in CHINESE
+
+
+def test_the_chinese_texts_have_one_word_for_one_thing() -> None:
+    """On the left the word that is used, on the right what others say for it."""
+    words = {
+        "端点": "接口", "重问": "再问", "模拟服务商": r"模拟服务(?!商)|模拟器|模拟端点", "token": "Token",
+        "强杀": "强行结束|强制结束", "在途": "尚未返回", "你的": "您", "服务商": "供应商|提供商",
+    }  # fmt: skip
+    report = "\n".join(chinese for _, chinese in MESSAGES.values())
+    for word, others in words.items():
+        for text in (CHINESE, report):
+            assert word in text
+            assert not re.findall(f".*(?:{others}).*", text)
+    commented = [*(ROOT / "jobs").glob("*.toml"), *(ROOT / "batchrun" / "starter").glob("*.toml")]
+    assert len(commented) >= 7
+    for path in commented:
+        for word, others in words.items():
+            assert not re.findall(f".*(?:{others}).*", path.read_text("utf-8")), (path.name, word)
