@@ -430,7 +430,7 @@ def test_a_terminal_gets_a_bar_with_done_and_total(simulator, job, tmp_path):
     run = job(simulator("--latency", "500ms"), items=12, extra="[limits]\nconcurrency = 4")
     code, shown = on_terminal(tmp_path, *run)
     assert code == 0
-    assert re.search(r"\d+%\|.*\| \d+/12 ", shown)
+    assert re.search(r"\d+%\|[█▏▎▍▌▋▊▉ ]{100,}\| \d+/12 ", shown)  # as wide as the screen
     assert "in flight" in shown
     assert "12 results, 0 failures" in shown
 

@@ -75,6 +75,15 @@ class Console:
         """Tell whether standard error is a terminal."""
         return self.is_terminal
 
+    def fileno(self) -> int:
+        """Give what tqdm asks for the width of the screen."""
+        return sys.stderr.fileno()
+
+    @property
+    def encoding(self) -> str:
+        """Give what tells tqdm whether the screen knows more than ASCII."""
+        return sys.stderr.encoding
+
 
 def print_data(text: str) -> None:
     """Write data to standard output, as UTF-8 in every locale; a reader that went away is no error."""
