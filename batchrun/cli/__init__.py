@@ -20,14 +20,36 @@ from batchrun.cli.schedule import schedule
 from batchrun.cli.simulate import simulate
 from batchrun.version import __version__
 
+#: The commands as `batchrun --help` shows them.
+_SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Get to know an endpoint": (check, models, probe, simulate),
+    "Run a job": (init, run, status, ctl, retry, schedule),
+    "See what came of it": (verify, report, export, explain),
+    "Read answers": (extract, reparse),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Sections(click.Group):
+    """A group whose commands stand in sections, in the order in which they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
+        return [str(command.name) for commands in _SECTIONS.values() for command in commands]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{command.name:<9}", command.get_short_help_str(90)) for command in commands])
+
+
+@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="batchrun")
 def main() -> None:
     """Run JSONL prompts through an OpenAI-compatible endpoint, and lose none of them.
 
     \b
-    Start here:  batchrun init my-job && cd my-job && batchrun run job.toml
+    Start here, without a key and without a network:
+      batchrun init my-job
+      batchrun run my-job/job.toml
 
     Send only non-sensitive data that can be sent again: no sensitive personal, confidential customer, regulated or
     residency-bound data.
@@ -36,19 +58,6 @@ def main() -> None:
     leave_no_core()
 
 
-main.add_command(run)
-main.add_command(retry)
-main.add_command(status)
-main.add_command(ctl)
-main.add_command(verify)
-main.add_command(reparse)
-main.add_command(export)
-main.add_command(report)
-main.add_command(check)
-main.add_command(models)
-main.add_command(probe)
-main.add_command(extract)
-main.add_command(schedule)
-main.add_command(explain)
-main.add_command(init)
-main.add_command(simulate)
+for _commands in _SECTIONS.values():
+    for _command in _commands:
+        main.add_command(_command)

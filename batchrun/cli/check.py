@@ -23,16 +23,20 @@ _INDENT = " " * 27
 _LONGEST = 1000
 
 
-@click.command(short_help="Smoke test of an endpoint, step by step, each failure with its likely cause.")
+@click.command(short_help="Test an endpoint step by step, and say what is wrong with it.")
 @endpoint_options
 def check(job_file: Path | None, base_url: str | None, model: str | None, as_json: bool) -> None:
-    """Test an endpoint step by step, from the settings to one short chat, and say what is wrong if it does not work.
+    """Test an endpoint step by step, from the settings to one short chat. What fails is told with cause and fix.
 
-    JOB is a job file, of which only the endpoint counts; without it --base-url (or OPENAI_BASE_URL) and -m (or
-    OPENAI_MODEL) say what is tested. None of your data is sent; the one chat costs a few tokens. Nothing goes to
-    another host than the endpoint's. The last lines are the same chat as a curl command.
+    JOB is a job file, of which only the endpoint counts. Without it --base-url (or OPENAI_BASE_URL) and -m (or
+    OPENAI_MODEL) say what is tested. None of your data is sent, and the one chat costs a few tokens. The last lines
+    are the same chat as a curl command, without the key.
 
-    Exit codes: 0 it works, 2 the settings are wrong or name no model, 4 the endpoint's side said or did something.
+    \b
+    Example:
+      batchrun check --base-url https://api.example.com/v1 -m MODEL_ID
+
+    Exit codes: 0 it works, 2 the settings are wrong or name no model, 4 the trouble is on the endpoint's side.
     """
     from batchrun.check import check as check_endpoint
 
@@ -74,13 +78,17 @@ def _ending(found: Check) -> Iterable[str]:
         yield found.curl
 
 
-@click.command(short_help="The model ids that this key can see.")
+@click.command(short_help="List the model ids that your key can see.")
 @endpoint_options
 def models(job_file: Path | None, base_url: str | None, model: str | None, as_json: bool) -> None:
-    """List the model ids that this key can see, one a line, and behind a tab what the provider says of each.
+    """List the model ids that your key can see, one a line, and behind a tab what the provider says of each.
 
-    JOB is a job file, of which only the endpoint counts; without it --base-url or OPENAI_BASE_URL says which endpoint
-    is asked. With -m, standard error tells whether that id is among them. --json has the entries complete.
+    JOB is a job file, of which only the endpoint counts. Without it --base-url (or OPENAI_BASE_URL) says which
+    endpoint is asked. With -m, standard error tells whether that id is among them. --json has the entries complete.
+
+    \b
+    Example:
+      batchrun models job.toml | cut -f1
 
     Exit codes: 0 there is a list, 2 the settings are wrong, 4 the endpoint has no list or refuses it.
     """

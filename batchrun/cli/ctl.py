@@ -17,10 +17,16 @@ from batchrun.cli.console import print_data
 def ctl(place: Path, what: str, values: tuple[str, ...]) -> None:
     """Steer a run that is going, without a restart.
 
-    `pause` lets nothing more leave, and calls in flight end; `resume` goes on. `set` changes limits: rpm=300,
-    tpm=200000, concurrency=20 or concurrency=auto. The job file stays as it is: the next run has its limits again.
+    `pause` sends nothing more and lets the calls in flight end; `resume` goes on. `set` changes limits: rpm=N, tpm=N,
+    concurrency=N or concurrency=auto. The job file stays as it is: the next run has its limits again. Only the user
+    whose run it is can do this.
 
-    Only the user whose run it is can do this. Exit code 0 when it is done, 2 if there is no such run or no such limit.
+    \b
+    Examples:
+      batchrun ctl job.toml pause
+      batchrun ctl job.toml set rpm=300 concurrency=20
+
+    Exit codes: 0 done, 2 there is no such run or no such limit.
     """
     from batchrun.cli.console import fail
     from batchrun.cli.execution import refusing

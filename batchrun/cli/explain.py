@@ -159,12 +159,21 @@ EXPLANATIONS: dict[str, Explanation] = {
 }
 
 
-@click.command(short_help="What an error kind means and what helps.")
-@click.argument("kind", metavar="[KIND]", required=False)
+def _kinds(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001
+    """Complete an error kind."""
+    return [kind for kind in EXPLANATIONS if kind.startswith(begun)]
+
+
+@click.command(short_help="Say what an error kind means and what helps.")
+@click.argument("kind", metavar="[KIND]", required=False, shell_complete=_kinds)
 def explain(kind: str | None) -> None:
-    """Tell what an error kind means, where it usually comes from, and what helps.
+    """Say what an error kind means, where it usually comes from, and what helps.
 
     Without KIND: all kinds, a line each.
+
+    \b
+    Example:
+      batchrun explain truncated
     """
     from batchrun.expect import meant_or_known
     from batchrun.records import ErrorKind

@@ -17,34 +17,45 @@ _FORMATS = ("jsonl", "csv", "parquet", "openai-batch")
 _BROKEN_WRITE, _USAGE = 1, 2
 
 
-@click.command(short_help="Results as JSON Lines, CSV, Parquet or OpenAI Batch lines, in input order.")
+@click.command(short_help="Write the results as JSON Lines, CSV, Parquet or Batch lines.")
 @click.argument("place", metavar="JOB|RUNDIR", type=click.Path(exists=True, path_type=Path))
-@click.option("--format", "form", type=click.Choice(_FORMATS), help="Default: by the name of the output, else jsonl.")
+@click.option(
+    "--format", "form", type=click.Choice(_FORMATS), help="By default what the name of the output says, else jsonl."
+)
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), default=Path("-"),
-    help="Where to write; replaced in one step. Default: standard output.",
+    help="Where to write; replaced in one step. By default standard output.",
 )  # fmt: skip
 @click.option(
     "--include", type=click.Choice(["results", "failures", "all"]), default="results",
-    help="all: results, failures and what is pending, with a status each.",
+    help="Which items: all are results, failures and what is pending.",
 )  # fmt: skip
-@click.option("--fields", metavar="A,B,…", help="Only these, in this order; parts too, such as output.label.")
+@click.option("--fields", metavar="A,B,…", help="Only these fields, in this order; parts too, such as output.label.")
 @click.option("--join-input", "--join", "join", is_flag=True, help="Add each item as it stands in the input now.")
-@click.option("--ordered", is_flag=True, help="In the order of the input; it always is.")
+@click.option("--ordered", is_flag=True, help="Changes nothing: the order is always that of the input.")
 def export(
     place: Path, form: Any, output: Path, include: Any, fields: str | None, join: bool, ordered: bool,  # noqa: ARG001
 ) -> None:  # fmt: skip
     """Write the results of a run, one row for each item, in the order of the input, not of completion.
 
     Items are found in the input by their ids; what is not in it any more comes last. Beside a run that is going it
-    shows how that stands. A record's fields are written but for `provider` and `input`, which --fields can name.
+    shows how that stands. All fields of a record are written but `provider` and `input`, which --fields can name.
 
     \b
-    jsonl         one object a line
-    csv           for spreadsheets: objects as columns (output.label), formulas made harmless by an apostrophe
-    parquet       typed columns; other JSON values as text (pip install 'batchrun[parquet]')
-    openai-batch  as OpenAI's Batch API writes its output file, and its error file with --include failures
-    Exit codes: 0 written, 1 writing failed, 2 nothing was written because something is wrong here.
+    Formats:
+      jsonl         one object a line
+      csv           for spreadsheets: objects as columns (output.label),
+                    formulas made harmless by an apostrophe
+      parquet       typed columns (needs: pip install 'batchrun[parquet]')
+      openai-batch  as OpenAI's Batch API writes its output file;
+                    with --include failures its error file
+
+    \b
+    Examples:
+      batchrun export runs/reviews -o reviews.csv
+      batchrun export runs/reviews --fields id,output.label | head
+
+    Exit codes: 0 written, 1 writing failed, 2 nothing was written: something is wrong here.
     """
     from batchrun.cli.execution import refusing
     from batchrun.export import ParquetError, TargetError, opened

@@ -13,19 +13,20 @@ _FINISHED_WITH_FAILURES = 3
 _USAGE = 2
 
 
-@click.command(short_help="The JSON value in a model's answer: text in, one record out.")
-@click.argument("source", metavar="[FILE|-]", default="-")
+@click.command(short_help="Take the JSON value out of a model's answer, as a filter.")
+@click.argument("source", metavar="[FILE|-]", default="-", shell_complete=click.Path().shell_complete)
 @click.option(
     "--schema", metavar="FILE", type=click.Path(path_type=Path), help="The JSON Schema that the value must obey."
 )
-@click.option("--finish-reason", metavar="WORD", help="What the answer ended with; `length` makes it truncated.")
+@click.option("--finish-reason", metavar="WORD", help="What the answer ended with; `length` means that it was cut off.")
 def extract(source: str, schema: Path | None, finish_reason: str | None) -> None:
     """Take the JSON value out of a model's answer, as a run does: strictly, then with repairs, never guessed.
 
     Reads the answer from FILE or standard input (UTF-8) and writes one line of JSON: `output` and `extraction` (how it
-    was found and which repairs it needed), or `error`. Try it on your own answers:
+    was found and which repairs it needed), or `error`.
 
     \b
+    Example:
       batchrun extract --schema review.schema.json answer.txt
 
     Exit codes: 0 there is a value, 3 there is none, 2 the schema or the file cannot be used.

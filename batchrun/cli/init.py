@@ -17,12 +17,16 @@ _FILES = {
 }
 
 
-@click.command(short_help="Write a commented starter job, a sample input and a schema.")
+@click.command(short_help="Write a starter job with a sample input and a schema.")
 @click.argument("folder", metavar="[DIR]", default=".", type=click.Path(file_okay=False, path_type=Path))
 def init(folder: Path) -> None:
     """Write a commented starter job, a sample input and a schema into DIR (default: here).
 
     Nothing that is there is overwritten. The job runs as it is, against the simulated provider.
+
+    \b
+    Example:
+      batchrun init my-job
     """
     from importlib.resources import files
 

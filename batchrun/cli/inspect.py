@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 _PLACE = click.argument("place", metavar="JOB|RUNDIR", type=click.Path(exists=True, path_type=Path))
 
 
-@click.command(short_help="How a run stands: counts, rate, time left, cost, errors.")
+@click.command(short_help="Show how a run stands: counts, rate, time left, cost.")
 @_PLACE
 @json_option
 def status(place: Path, as_json: bool) -> None:
     """Show how a run stands: counts, rate, time left, cost, errors by kind.
 
-    Reads the files alone and takes no lock, so it is safe beside a run. Exit code 0, or 2 if there is nothing to read.
+    Reads the files alone and takes no lock, so it is safe beside a run.
+
+    \b
+    Example:
+      batchrun status runs/reviews
+
+    Exit codes: 0 shown, 2 there is nothing to read.
     """
     from batchrun.cli.execution import refusing
     from batchrun.locate import locate
@@ -72,22 +78,28 @@ def _screen(found: Status) -> list[str]:
     return lines + [f"note      {printable(note)}" for note in found.notes] + [f"files     {printable(found.output)}"]
 
 
-@click.command(short_help="Prove from the files that each item is one of result, failure, pending.")
+@click.command(short_help="Prove from the files that no item is lost or doubled.")
 @_PLACE
 @json_option
 def verify(place: Path, as_json: bool) -> None:
     """Prove from the files alone that each item is exactly one of result, failure and pending.
 
-    Prints a line for each finding and the counts. Nothing is changed, and no lock is taken.
+    Prints a line for each finding, and the counts. Nothing is changed, and no lock is taken.
 
     \b
-    missing     the journal knows of a record that is in no file
-    duplicated  an item has two records
-    foreign     a line or a record that no run wrote here
-    torn        a record that was durable is damaged
-    changed     an item, the job or a file is not what it was when the result was written
-    orphaned    a record whose item is not in the input now
-    Exit codes: 0 nothing found, 3 something found, 2 the job or its input cannot be read.
+    Findings:
+      missing     the journal knows of a record that is in no file
+      duplicated  an item has two records
+      foreign     a line or a record that no run wrote here
+      torn        a record that was durable is damaged
+      changed     item, job or file is not what the result was made from
+      orphaned    a record whose item is not in the input now
+
+    \b
+    Example:
+      batchrun verify job.toml && echo "nothing is missing"
+
+    Exit codes: 0 nothing found, 2 the job or its input cannot be read, 3 something found.
     """
     from batchrun.audit import audit
     from batchrun.cli.execution import refusing
@@ -116,16 +128,20 @@ def _account(found: Audit) -> list[str]:
     return [*lines, f"{counts}; {verdict}{live}"]
 
 
-@click.command(short_help="Extraction and validation again over the stored answers; nothing is sent.")
+@click.command(short_help="Judge the stored answers again, by the schema as it is now.")
 @_PLACE
 @json_option
 def reparse(place: Path, as_json: bool) -> None:
-    """Judge every stored answer again, after the schema or batchrun changed. Nothing is sent.
+    """Judge every stored answer again, after the schema or batchrun changed. Nothing is sent, nothing is paid.
 
     Name the job file to use the schema that it names now. Outputs that are no longer valid go to the failure queue,
-    failures whose answer is valid now become results. The files change together or not at all.
+    and failures whose answer is valid now become results. The files change together or not at all.
 
-    Exit codes: 0 no failures, 3 the failure queue is not empty, 2 nothing was changed because something is wrong here,
+    \b
+    Example:
+      batchrun reparse job.toml
+
+    Exit codes: 0 no failures, 2 nothing was changed: something is wrong here, 3 the failure queue is not empty,
     75 a run is at it.
     """
     from batchrun.cli.execution import refusing

@@ -35,12 +35,14 @@ def log_options(command: F) -> F:
     options = (
         click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout."),
         click.option("-q", "--quiet", is_flag=True, help="Show only what stops the run."),
-        click.option("--log-format", type=click.Choice(["text", "json"]), help="Log lines instead of a bar."),
+        click.option(
+            "--log-format", type=click.Choice(["text", "json"]), help="Log lines instead of a bar, on a terminal too."
+        ),
         click.option(
             "--metrics-file",
             metavar="FILE",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Metrics for Prometheus' textfile collector.",
+            help="Keep metrics for Prometheus' textfile collector in FILE.",
         ),
     )
     for option in reversed(options):

@@ -18,26 +18,35 @@ if TYPE_CHECKING:
     from batchrun.probe import Measured
 
 
-@click.command(short_help="Measure what a model can do here, print the matrix, save the profile.")
+@click.command(short_help="Measure what a model can do, and save it as the profile for runs.")
 @endpoint_options
 @click.option("--confirm-non-sensitive", is_flag=True, help="State that what is sent is not sensitive.")
 @click.option("--dry-run", is_flag=True, help="Tell how many calls and tokens it takes at most; send nothing.")
-@click.option("--max-tokens", default=1024, show_default=True, type=click.IntRange(16), help="Bound of each answer.")
+@click.option(
+    "--max-tokens", default=1024, show_default=True, metavar="N", type=click.IntRange(16),
+    help="Tokens of each answer at most.",
+)  # fmt: skip
 @click.option("--markdown", is_flag=True, help="Print the matrix as a Markdown table, for a wiki.")
 def probe(
     job_file: Path | None, *, as_json: bool, markdown: bool, dry_run: bool, max_tokens: int, **flags: Any
 ) -> None:  # fmt: skip
     """Measure what one model can do at one endpoint, by what it does and not by the absence of an error.
 
-    Prints the capability matrix and saves it as the profile from which `run` compiles its requests. The prompts are
-    batchrun's own; nothing of yours is sent. It takes some fifty small calls: see --dry-run.
+    Prints the capability matrix and saves it as the profile, from which `batchrun run` compiles its requests. The
+    prompts are batchrun's own; nothing of yours is sent. It takes some fifty small calls: --dry-run lists them.
 
     \b
-    supported             the answer shows that it works
-    accepted but ignored  no error, and no effect
-    rejected              refused, with the provider's words
-    unclear               the answer does not tell
-    Exit codes: 0 measured, 4 the endpoint said stop or was in trouble, 2 nothing was sent.
+    Verdicts:
+      supported             the answer shows that it works
+      accepted but ignored  no error, and no effect
+      rejected              refused, with the provider's words
+      unclear               the answer does not tell
+
+    \b
+    Example:
+      batchrun probe job.toml --markdown > capabilities.md
+
+    Exit codes: 0 measured, 2 nothing was sent, 4 the endpoint said stop or was in trouble.
     """
     from batchrun.cli.execution import refusing
 

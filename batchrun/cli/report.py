@@ -13,27 +13,31 @@ from batchrun.cli.console import Console, fail
 _ERROR = 1
 
 
-@click.command(short_help="One self-contained HTML page: outcome, throughput, tokens, cost, errors, samples.")
+@click.command(short_help="Write one self-contained HTML page about a run.")
 @click.argument("place", metavar="JOB|RUNDIR", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True),
-    help="Where the page goes, - for standard output; report.html in the run directory by default.",
+    help="Where the page goes, - for standard output. By default report.html in the run directory.",
 )  # fmt: skip
-@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of the page; by default that of the locale.")
+@click.option("--lang", type=click.Choice(["zh", "en"]), help="Language of the page. By default that of the locale.")
 @click.option(
     "--samples", metavar="N", type=click.IntRange(0, 50), default=3, show_default=True,
-    help="Results, and failures of each kind, that are shown with their texts; 0 shows none.",
+    help="So many results, and failures of each kind, are shown with their texts.",
 )  # fmt: skip
 def report(place: Path, output: Path | None, lang: str | None, samples: int) -> None:
     """Write one HTML page about a run, for people.
 
-    It tells how the run ended and what to do next, then throughput, time per item, tokens, cost, failures with advice,
-    attempts, extraction, warnings, samples, capabilities, data boundary and settings.
+    It tells how the run ended and what to do next; then throughput, time, tokens and cost, failures with advice,
+    attempts, repairs, warnings, samples, and what is known of the endpoint.
 
-    The page is one file that loads nothing and runs no script, private to you. It holds samples of your data unless
-    --samples 0 says otherwise. A run that is going can be reported on as well; no lock is taken.
+    The page is one file that loads nothing and runs no script, readable by you alone. It holds samples of your data
+    unless you say --samples 0. A run that is going can be reported on as well; no lock is taken.
 
-    Exit codes: 0 the page is written, 2 there is nothing to report on or the page cannot be put there.
+    \b
+    Example:
+      batchrun report runs/reviews --lang zh --samples 0 -o for-others.html
+
+    Exit codes: 0 the page is written, 2 there is nothing to report on, or the page cannot be put there.
     """
     from batchrun.cli.execution import refusing
     from batchrun.locate import locate

@@ -45,17 +45,19 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-@click.command(short_help="Run the failure queue again, all or some kinds, with changed parameters.")
+@click.command(short_help="Run the failures again, all or some kinds.")
 @click.argument("place", metavar="JOB|RUNDIR", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--kind", "kinds", multiple=True, metavar="K", type=click.Choice([kind.value for kind in ErrorKind]),
-    help="Only failures of this kind, such as truncated; may be given several times.",
+    help="Only failures of this kind, such as truncated. May be repeated.",
 )  # fmt: skip
 @click.option(
     "--set", "changed", multiple=True, type=_Param(),
-    help="Another value for a request parameter, such as max_tokens=8192.",
+    help="Another value for a request parameter, such as max_tokens=8192. May be repeated.",
 )  # fmt: skip
-@click.option("--concurrency", type=Parsed("N|auto", "concurrency"), help="Requests in flight at most.")
+@click.option(
+    "--concurrency", type=Parsed("N|auto", "concurrency"), metavar="N|auto", help="Requests in flight at most."
+)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N of them.")
 @click.option("--confirm-non-sensitive", is_flag=True, help="State that the data may leave this machine.")
 @log_options
@@ -67,10 +69,14 @@ def retry(
     """Run the failure queue of a job again. What succeeds leaves the queue and becomes a result.
 
     With RUNDIR the job is the one that ran there last; with JOB it is the job file as it is now. Parameters given
-    with --set win over those of the job and of the item; the results say so by their fingerprint. Lines that are no
-    items, and second uses of an id, stay failures: correct them in the input.
+    with --set win over those of the job and of the item. Lines that are no items, and second uses of an id, stay
+    failures: correct them in the input.
 
-    Exit codes as of `batchrun run`.
+    \b
+    Example:
+      batchrun retry runs/reviews --kind truncated --set max_tokens=8192
+
+    Exit codes: as of `batchrun run`.
     """
     from batchrun.cli.execution import carry_out, refusing
     from batchrun.locate import locate

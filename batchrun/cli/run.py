@@ -40,31 +40,43 @@ _PATH = click.Path(path_type=Path)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(short_help="Run a job; the same command again goes on where it stopped.")
+@click.command(short_help="Run a job, or go on where it stopped.")
 @click.argument("job_file", metavar="[JOB]", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-i", "--input", "inputs", metavar="PATH", multiple=True, help="Input file, glob, or - for stdin.")
-@click.option("-o", "--output", type=_PATH, metavar="RUNDIR", help="Run directory for results and failures.")
+@click.option(
+    "-i",
+    "--input",
+    "inputs",
+    metavar="PATH",
+    multiple=True,
+    shell_complete=_PATH.shell_complete,
+    help="Input file or glob, or - for standard input. May be repeated.",
+)
+@click.option("-o", "--output", type=_PATH, metavar="RUNDIR", help="Run directory: results, failures, records.")
 @click.option("-m", "--model", metavar="ID", help="Model id, as your account lists it.")
 @click.option("--base-url", metavar="URL", help="API root as the provider documents it.")
-@click.option("--prompt", metavar="TEMPLATE", help="User message; {{ name }} is an item's field.")
+@click.option("--prompt", metavar="TEMPLATE", help="User message; {{ text }} is the item's field `text`.")
 @click.option("--system", metavar="TEMPLATE", help="System message, a template too.")
 @click.option("--schema", type=_PATH, metavar="FILE", help="JSON Schema that every output must obey.")
-@click.option("--concurrency", type=Parsed("N|auto", "concurrency"), help="Requests in flight at most.")
-@click.option("--rpm", type=_POSITIVE, help="Requests a minute at most.")
-@click.option("--tpm", type=_POSITIVE, help="Tokens a minute at most.")
+@click.option(
+    "--concurrency", type=Parsed("N|auto", "concurrency"), metavar="N|auto", help="Requests in flight at most."
+)
+@click.option("--rpm", type=_POSITIVE, metavar="N", help="Requests a minute at most.")
+@click.option("--tpm", type=_POSITIVE, metavar="N", help="Tokens a minute at most.")
 @click.option("--max-attempts", type=click.IntRange(1, 1_000_000), metavar="N", help="Attempts for an item at most.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items.")
-@click.option("--deadline", type=Duration(), help="Send nothing after this time, such as 2h.")
-@click.option("--max-cost", type=_POSITIVE, metavar="AMOUNT", help="Stop before more than this is spent.")
-@click.option("--max-failures", type=Parsed("N|P%", "max_failures"), help="Stop after more failures.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N items, for a trial.")
+@click.option("--deadline", type=Duration(), help="Send nothing after so long, such as 2h.")
+@click.option(
+    "--max-cost", type=_POSITIVE, metavar="AMOUNT", help="Stop before more than this is spent; needs [price]."
+)
+@click.option("--max-failures", type=Parsed("N|P%", "max_failures"), help="Stop when more items failed.")
 @click.option(
     "--on-change",
     type=click.Choice(["error", "keep", "rerun"]),
     default="error",
     show_default=True,
-    help="What to do if the job or an item is not what results were made from.",
+    help="When prompt, model, parameters, schema or an item are not what results were made from.",
 )
-@click.option("--dry-run", is_flag=True, help="Read, render and count everything; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Read, render, scan and count everything; send nothing.")
 @click.option("--confirm-non-sensitive", is_flag=True, help="State that the data may leave this machine.")
 @log_options
 def run(
@@ -73,12 +85,24 @@ def run(
 ) -> None:  # fmt: skip
     """Run a job, or go on where it stopped: finished items are never sent again.
 
-    JOB is a TOML file; flags override it. Without JOB, --input, --output and --base-url say what to do. The key
-    comes from the environment (OPENAI_API_KEY, or the variable that the job names).
+    JOB is a TOML file (`batchrun init` writes one), and flags override it. Without JOB, --input, --output, --model
+    and --base-url say what to do. The key comes from the environment (OPENAI_API_KEY, or what the job names).
 
     \b
-    Exit codes: 0 all results, 3 some failures, 4 the endpoint said stop, 5 a limit of yours was reached,
-    2 nothing was sent because something is wrong here, 75 another run is at it, 130/143 interrupted.
+    Examples:
+      batchrun run job.toml --dry-run
+      batchrun run job.toml --limit 20
+      batchrun run -i in.jsonl -o out --base-url http://127.0.0.1:8000/v1 -m ID
+
+    \b
+    Exit codes:
+      0         every item is a result
+      2         nothing was sent: something is wrong here
+      3         finished, and some items failed
+      4         the endpoint said stop: key, balance, model and the like
+      5         a limit of yours was reached
+      75        another run is at it
+      130, 143  interrupted; run it again to go on
     """
     from batchrun.cli.execution import carry_out, refusing
 

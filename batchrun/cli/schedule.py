@@ -9,7 +9,7 @@ import click
 from batchrun.cli.console import fail, print_data, printable
 
 
-@click.command(short_help="Print the crontab line and the systemd service and timer for a job.")
+@click.command(short_help="Print the crontab line and the systemd timer for a job.")
 @click.argument("job_file", metavar="JOB", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--cron", "only_cron", is_flag=True, help="Only the lines for crontab -e.")
 @click.option("--systemd", "only_systemd", is_flag=True, help="Only the service and the timer.")
@@ -17,6 +17,10 @@ def schedule(job_file: Path, *, only_cron: bool, only_systemd: bool) -> None:
     """Print the crontab line and the systemd service and timer for the [schedule] of a job.
 
     Nothing is installed. Comments say where each part goes, and what of the job may go wrong when nobody is there.
+
+    \b
+    Example:
+      batchrun schedule job.toml --cron
 
     Exit codes: 0 printed, 2 the job or its schedule is wrong.
     """

@@ -42,33 +42,51 @@ def _is_number(value: object) -> bool:
     return str(value).replace(".", "", 1).isdecimal()
 
 
-@click.command(short_help="Start a simulated provider on this machine, for rehearsal and tests.")
+def _dialects(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001
+    """Complete a provider family."""
+    from batchrun.simulator.dialects import DIALECTS
+
+    return [name for name in DIALECTS if name.startswith(begun)]
+
+
+@click.command(short_help="Start a simulated provider on this machine, to rehearse with.")
 @click.option(
-    "--dialect", default="openai", show_default=True,
-    help="The provider family to speak like; another name lists them all.",
+    "--dialect", default="openai", show_default=True, metavar="NAME", shell_complete=_dialects,
+    help="The provider family to speak like; a wrong name lists them all.",
 )  # fmt: skip
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
+@click.option(
+    "--port", default=8000, show_default=True, metavar="N", type=click.IntRange(0, 65535), help="0 takes any free port."
+)
 @click.option("--latency", default=0.0, type=Duration(), help="Time before an answer begins.")
 @click.option("--jitter", default=0.0, type=Duration(), help="Up to this much more, by chance.")
-@click.option("--rpm", type=click.IntRange(1), help="Refuse more requests a minute than this.")
-@click.option("--tpm", type=click.IntRange(1), help="Refuse more tokens a minute than this.")
-@click.option("--max-concurrency", type=click.IntRange(1), help="Refuse more requests at a time than this.")
+@click.option("--rpm", type=click.IntRange(1), metavar="N", help="Refuse more requests a minute than this.")
+@click.option("--tpm", type=click.IntRange(1), metavar="N", help="Refuse more tokens a minute than this.")
+@click.option(
+    "--max-concurrency", type=click.IntRange(1), metavar="N", help="Refuse more requests at a time than this."
+)
 @click.option(
     "--fault", "faults", multiple=True, type=_Rate(),
-    help="A fault and its rate, such as http_503=0.05; http_503=0.05:3 comes at most three times.",
+    help="Inject a fault at this rate, at most COUNT times. May be repeated.",
 )  # fmt: skip
-@click.option("--moderation-keyword", help="What the fault moderation_on_keyword looks for in prompts.")
-@click.option("--list-faults", is_flag=True, help="List the faults that can be asked for, and end.")
-@click.option("--seed", default=0, show_default=True, help="Other answers and faults for another seed.")
-@click.option("--api-key", help="Demand this key; a made-up one, for rehearsal only.")
-@click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Write a line for each call answered.")
+@click.option("--moderation-keyword", metavar="TEXT", help="What the fault moderation_on_keyword looks for.")
+@click.option("--list-faults", is_flag=True, help="List the faults that can be injected, and end.")
+@click.option("--seed", default=0, show_default=True, metavar="N", help="Another seed, other answers and faults.")
+@click.option("--api-key", metavar="KEY", help="Demand this key; make one up, never use a real one.")
+@click.option(
+    "--ledger", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a line for each call."
+)
 def simulate(port: int, list_faults: bool, **options: Any) -> None:
     """Start a simulated provider on this machine. Its answers say that they are simulated.
 
     It speaks chat completions, streaming too, as the chosen family does: its paths, errors, limits and request rules.
     It gives the same answer to the same prompt and makes trouble on request. Any model name works; one with
-    "thinking" in it thinks, one with "stream-only" only streams, one with "missing" does not exist. Point a job at it
-    with --base-url, or write simulate = "openai" into the job to have one started inside the run.
+    "thinking" in it thinks, one with "stream-only" only streams, one with "missing" does not exist.
+
+    Point a job at it with --base-url, or write simulate = "openai" into the job to have one started inside the run.
+
+    \b
+    Example:
+      batchrun simulate --dialect deepseek --latency 300ms --fault http_503=0.05
     """
     import asyncio
 
