@@ -21,7 +21,7 @@ from conftest import ROOT, environment
 
 from batchrun.cli import main
 
-README = (ROOT / "README.md").read_text("utf-8")
+README = "".join((ROOT / page).read_text("utf-8") for page in ("README.md", "docs/reference.md"))
 
 
 def test_the_help_fits_a_screen_and_names_every_command_once(batchrun) -> None:

@@ -9,18 +9,25 @@ from pathlib import Path
 
 from conftest import ROOT, Ended, environment, records
 
-from batchrun.cli import main
 from batchrun.endpoint.dialect_files import load_file
 from batchrun.job import Job
 from batchrun.records import ErrorKind
 from batchrun.report.words import MESSAGES
 
+#: The pages in English, each with the same in Chinese.
+PAGES = {"README.md": "README.zh.md", "docs/reference.md": "docs/reference.zh.md"}
 README = (ROOT / "README.md").read_text("utf-8")
-CHINESE = (ROOT / "README.zh.md").read_text("utf-8")
+CHINESE = "\n".join((ROOT / page).read_text("utf-8") for page in PAGES.values())
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    english = "".join((ROOT / page).read_text("utf-8") for page in PAGES)
+    return re.findall(rf"```{language}\n(.*?)```", english, re.DOTALL)
+
+
+def marked(name: str) -> str:
+    """Give what stands between two marks of the README."""
+    return README.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0]
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
@@ -57,10 +64,61 @@ def test_every_shipped_job_runs_against_the_simulated_provider(tmp_path: Path, b
         assert ended.json()["counts"]["results"] == len(records(output / "results.jsonl")) >= 12
 
 
-def test_every_command_has_help_and_stands_in_the_readme() -> None:
-    for name, command in main.commands.items():
-        assert command.help
-        assert f"`batchrun {name}`" in README or f"batchrun {name} " in README
+def test_the_checklist_is_right_at_every_step_for_the_starter_job(tmp_path: Path) -> None:
+    steps = marked("checklist").removeprefix("```sh\n").removesuffix("```\n").splitlines()
+    assert len(steps) == 9
+    for step in steps:
+        name, *arguments = step.split()
+        assert name == "batchrun"
+        done = subprocess.run(
+            [sys.executable, "-m", "batchrun", *arguments], cwd=tmp_path, env=environment(), capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (step, done.stderr)
+        said = {"check": "The endpoint works.", "--dry-run": "8 ready to send", "verify": "nothing found"}
+        for word, what in said.items():
+            assert word not in step or what in done.stdout + done.stderr
+    assert (tmp_path / "my-job/runs/first/report.html").exists()
+
+
+def test_the_commands_are_shown_as_the_help_shows_them(batchrun) -> None:
+    assert marked("help").replace("```\n", "").rstrip() in batchrun("--help").out
+
+
+def test_the_figures_are_those_of_the_benchmarks() -> None:
+    measured = (ROOT / "tests/bench/README.md").read_text("utf-8")
+    figures = re.findall(r"\d[\d,.]*\d(?: %)?|\d+", marked("figures"))
+    assert len(figures) > 30
+    for figure in figures:
+        assert re.search(rf"(?<!\d)(?<!\d[,.]){re.escape(figure)}(?![,.]?\d)", measured), figure
+
+
+def slugs(page: str) -> list[str]:
+    """Give the anchors of a page's sections, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def links(page: str) -> list[tuple[str, int]]:
+    """Give the English file and the number of the section that each link of a page leads to; all must be there."""
+    english = {chinese: page for page, chinese in PAGES.items()}
+    found = []
+    for link in re.findall(r'\]\(([^)\s]+)\)|src="(.*?)"', (ROOT / page).read_text("utf-8")):
+        path, _, anchor = "".join(link).partition("#")
+        target = (ROOT / page).parent.joinpath(path).resolve() if path else ROOT / page
+        assert target.exists(), (page, link)
+        section = slugs(target.read_text("utf-8")).index(anchor) if anchor else -1
+        name = target.relative_to(ROOT).as_posix()
+        found.append((english.get(name, name), section))
+    return found
+
+
+def test_every_link_leads_somewhere_and_to_the_same_place_in_both_languages() -> None:
+    for page, chinese in PAGES.items():
+        there = links(page)
+        assert len(there) > 5
+        switch = [link for link in there if link != (page, -1)]
+        assert [link for link in links(chinese) if link != (page, -1)] == switch
 
 
 def test_every_error_kind_stands_in_the_readme() -> None:
@@ -73,18 +131,16 @@ def without_comments(readme: str) -> list[tuple[str, str]]:
     return [(language, re.sub(r"\s+# .*", "", block)) for language, block in found]
 
 
-def test_the_chinese_readme_has_what_the_english_one_has() -> None:
-    for name in main.commands:
-        assert f"`batchrun {name}`" in CHINESE or f"batchrun {name} " in CHINESE, name
+def test_the_chinese_pages_have_what_the_english_ones_have() -> None:
+    for page, chinese in PAGES.items():
+        ours, theirs = ((ROOT / name).read_text("utf-8") for name in (page, chinese))
+        # Exit codes and sections, settings that are shown as comments, rows of tables: as many, in the same order.
+        for same in (r"^\| (\d[\d, ]*) \|", r"^(##) ", r"^# (\w+) = ", r"^(\|)", r"^(- |\d\. )"):
+            assert re.findall(same, theirs, re.MULTILINE) == re.findall(same, ours, re.MULTILINE), (page, same)
+        assert without_comments(theirs) == without_comments(ours)
+        assert "<!--" not in theirs
     for kind in ErrorKind:
         assert f"`{kind}`" in CHINESE, kind
-    # Exit codes and sections, settings that are shown as comments, links and pictures: as many, in the same order.
-    for same in (r"^\| (\d[\d, ]*) \|", r"^(##) ", r"^# (\w+) = ", r"\]\((\w.*?)\)", r'src="(.*?)"'):
-        found = re.findall(same, README.replace("README.zh.md", "README.md"), re.MULTILINE)
-        assert found
-        assert re.findall(same, CHINESE, re.MULTILINE) == found
-    assert without_comments(CHINESE) == without_comments(README)
-    assert "test command" not in CHINESE
 
 
 def test_the_chinese_texts_have_one_word_for_one_thing() -> None:
