@@ -33,7 +33,7 @@ def probe(
     """Measure what one model can do at one endpoint, by what it does and not by the absence of an error.
 
     Prints the capability matrix and saves it as the profile, from which `batchrun run` compiles its requests. The
-    prompts are batchrun's own; nothing of yours is sent. It takes some fifty small calls: --dry-run lists them.
+    prompts are batchrun's own; nothing of yours is sent. It takes about 40 small calls: --dry-run lists them.
 
     \b
     Verdicts:
