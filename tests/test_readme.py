@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -79,6 +80,22 @@ def test_the_checklist_is_right_at_every_step_for_the_starter_job(tmp_path: Path
         for word, what in said.items():
             assert word not in step or what in done.stdout + done.stderr
     assert (tmp_path / "my-job/runs/first/report.html").exists()
+
+
+def test_the_records_shown_have_the_fields_of_real_ones(tmp_path: Path, batchrun, simulator) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "好"}\n{"prompt": 1}\n', "utf-8")
+    ended = batchrun("run", "-i", "in.jsonl", "-o", "out", "--base-url", simulator(), "-m", "m", "--json")
+    assert ended.code == 3
+    (result,), (failure,) = records(tmp_path / "out/results.jsonl"), records(tmp_path / "out/failures.jsonl")
+    shown_result, shown_failure, shown_summary = (
+        json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL) if "\n{" not in block
+    )
+    assert list(shown_result) == list(result)
+    assert list(shown_failure) == list(failure)
+    assert list(shown_failure["error"]) == list(failure["error"])
+    summary = ended.json() | {"cost": {"amount": 1.0, "currency": "CNY"}}  # this job has no prices
+    for key, value in shown_summary.items():
+        assert set(value) <= set(summary[key]) if isinstance(value, dict) else key in summary
 
 
 def test_the_commands_are_shown_as_the_help_shows_them(batchrun) -> None:
