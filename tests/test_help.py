@@ -57,6 +57,8 @@ SHELLS = {
     "zsh": ["zsh", "-f", "-i"],
     "fish": ["fish", "--no-config", "--interactive"],
 }
+#: Becomes a program whose terminal is its own, as fish wants it.
+OWN_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 class Terminal:
@@ -68,8 +70,8 @@ class Terminal:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         variables = environment(PATH=path, HOME=str(folder), TERM="xterm", LANG="C.UTF-8", PS1="$ ")
         self._process = subprocess.Popen(
-            SHELLS[shell], cwd=folder, env=variables, stdin=theirs, stdout=theirs, stderr=theirs,
-            preexec_fn=lambda: os.login_tty(theirs),  # fish wants a terminal that is its own
+            [sys.executable, "-c", OWN_TERMINAL, *SHELLS[shell]], cwd=folder, env=variables,
+            stdin=theirs, stdout=theirs, stderr=theirs,
         )  # fmt: skip
         os.close(theirs)
         self.shown = ""

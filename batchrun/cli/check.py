@@ -26,7 +26,8 @@ _LONGEST = 1000
 @click.command(short_help="Test an endpoint step by step, and say what is wrong with it.")
 @endpoint_options
 def check(job_file: Path | None, base_url: str | None, model: str | None, as_json: bool) -> None:
-    """Test an endpoint step by step, from the settings to one short chat. What fails is told with cause and fix.
+    """Test an endpoint step by step, from the settings to one short chat. A step that fails is shown with its
+    likely cause and the fix.
 
     JOB is a job file, of which only the endpoint counts. Without it --base-url (or OPENAI_BASE_URL) and -m (or
     OPENAI_MODEL) say what is tested. None of your data is sent, and the one chat costs a few tokens. The last lines

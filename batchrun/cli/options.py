@@ -35,9 +35,7 @@ def log_options(command: F) -> F:
     options = (
         click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout."),
         click.option("-q", "--quiet", is_flag=True, help="Show only what stops the run."),
-        click.option(
-            "--log-format", type=click.Choice(["text", "json"]), help="Log lines instead of a bar, on a terminal too."
-        ),
+        click.option("--log-format", type=click.Choice(["text", "json"]), help="Write log lines in place of the bar."),
         click.option(
             "--metrics-file",
             metavar="FILE",
