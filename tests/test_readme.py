@@ -82,6 +82,17 @@ def test_the_checklist_is_right_at_every_step_for_the_starter_job(tmp_path: Path
     assert (tmp_path / "my-job/runs/first/report.html").exists()
 
 
+def test_the_schedule_shown_gives_the_line_that_is_shown(tmp_path: Path, batchrun) -> None:
+    (schedule,) = re.findall(r"```\n(\[schedule\]\n.*?)```", README, re.DOTALL)
+    (line,) = re.findall(r"^(0 2 .*)$", README, re.MULTILINE)
+    assert batchrun("init", "my-job").code == 0
+    job = tmp_path / "my-job/job.toml"
+    job.write_text(job.read_text("utf-8") + schedule, "utf-8")
+    printed = batchrun("schedule", job, "--cron").out.splitlines()[-1]
+    command = re.escape(line).replace("/srv/my\\-job", re.escape(str(job.parent)))
+    assert re.fullmatch(command.replace("/opt/batchrun/bin/batchrun", "(XDG_DATA_HOME=.+? )?.+"), printed), printed
+
+
 def test_the_records_shown_have_the_fields_of_real_ones(tmp_path: Path, batchrun, simulator) -> None:
     (tmp_path / "in.jsonl").write_text('{"prompt": "好"}\n{"prompt": 1}\n', "utf-8")
     ended = batchrun("run", "-i", "in.jsonl", "-o", "out", "--base-url", simulator(), "-m", "m", "--json")
