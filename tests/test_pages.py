@@ -104,7 +104,7 @@ def test_a_scope_needs_a_usable_name(batchrun: Callable[..., Ended], tmp_path: P
     assert "limits.scope: expected a name of letters, digits, dots, dashes and underscores" in ended.err
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 100, os.urandom(60_000)])
+@pytest.mark.parametrize("content", [b"", b"x" * 100, os.urandom(60_000)], ids=["empty", "short", "noise"])
 def test_a_file_that_is_none_of_ours_is_begun_anew(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "pace"
     path.write_bytes(content)

@@ -601,7 +601,7 @@ def test_the_date_is_that_of_the_schedules_time_zone(tmp_path):
 
 def test_a_start_beside_another_run_ends_with_75_and_is_quiet_when_asked(tmp_path, batchrun, simulator):
     ledger = tmp_path / "ledger"
-    url = simulator("--latency", "3s", "--ledger", ledger)
+    url = simulator("--latency", "10s", "--ledger", ledger)
     write_lines(tmp_path / "in.jsonl", *({"id": str(n), "text": "x"} for n in range(4)))
     job = write_job(tmp_path, output="out")
     flags = ("run", job, "--base-url", url, "-m", "m")
