@@ -6,9 +6,6 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tqdm import tqdm
-from tqdm.utils import disp_trim
-
 from batchrun.cli.console import Console, columns, printable, printable_json
 from batchrun.cli.words import amount, duration
 from batchrun.records import utc_now
@@ -141,6 +138,10 @@ class Bar:
     wants_total = True
 
     def __init__(self, console: Console) -> None:
+        from tqdm import tqdm  # here, because most runs have no terminal, and it takes a while to load
+        from tqdm.utils import disp_trim
+
+        self._trim = disp_trim
         self._bar: tqdm[Any] = tqdm(
             total=None, file=console, dynamic_ncols=True, leave=False, bar_format=_BAR_WITHOUT_TOTAL
         )
@@ -161,7 +162,7 @@ class Bar:
         left = f"<{duration(snapshot.eta_s)}" if snapshot.eta_s is not None else ""
         bar.set_postfix_str(left, refresh=True)
         # A line longer than the screen would wrap, and every redrawing would leave a piece of it behind.
-        self._below.set_description_str(disp_trim(self._details(snapshot), columns() - 1), refresh=True)
+        self._below.set_description_str(self._trim(self._details(snapshot), columns() - 1), refresh=True)
 
     def close(self) -> None:
         """Take the bar off the screen."""

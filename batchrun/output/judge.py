@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchrun.output.extract import Finding, extract_value
 from batchrun.records import ErrorKind, Extraction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchrun.output.extract import Finding
     from batchrun.output.schema import Schema
 
 
@@ -31,6 +31,10 @@ class Judge:
 
     def __init__(self, schema: Schema | None) -> None:
         self._schema = schema
+        if schema is not None:  # what reads JSON as models write it takes a while to load
+            from batchrun.output.extract import extract_value
+
+            self._extract_value = extract_value
 
     def judge(
         self, text: str | None, mode: str, arguments: str | None = None, restore: Callable[[Any], Any] | None = None
@@ -46,11 +50,11 @@ class Judge:
         said = text if arguments is None else arguments
         if said is None:
             return Verdict(problem="the answer holds tool calls and no text")
-        found = extract_value(said, self._schema, as_arguments=arguments is not None)
+        found = self._extract_value(said, self._schema, as_arguments=arguments is not None)
         if restore is None:
             return Verdict(problem=found.problem, kind=found.kind) if found.kind is not None else _verdict(found, mode)
         # The schema is for the values, and decides which of several candidates is meant.
-        meant = extract_value(said, _Restoring(self._schema, restore), as_arguments=arguments is not None)
+        meant = self._extract_value(said, _Restoring(self._schema, restore), as_arguments=arguments is not None)
         if meant.kind is None:
             return _restored(_verdict(meant, mode), restore)
         # What is wrong is said of the answer as it came: with its values it must not go back.
