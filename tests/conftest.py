@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from certificates import Authority
+from hypothesis import HealthCheck, settings
 from scripted import Scripted
 
 from batchrun import Endpoint, Job, Limits, Retry, Structured, Summary, run
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
+
+# Tests run side by side: how long an example takes says nothing.
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @dataclass(frozen=True)
