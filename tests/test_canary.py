@@ -29,12 +29,12 @@ class Bench:
     def __init__(self, folder: Path, batchrun: Callable[..., Ended]) -> None:
         self.folder, self._command = folder, batchrun
 
-    def run(self, server: Scripted, more: str = "", items: int = 60) -> Ended:
+    def run(self, server: Scripted, more: str = "", *flags: str, items: int = 60) -> Ended:
         write_lines(
             self.folder / "in.jsonl", *({"id": f"r-{number}", "prompt": f"p{number}"} for number in range(items))
         )
         (self.folder / "job.toml").write_text(JOB.replace("URL", server.base_url) + more)
-        return self._command("run", self.folder / "job.toml", "--json", OPENAI_API_KEY=KEY)
+        return self._command("run", self.folder / "job.toml", "--json", *flags, OPENAI_API_KEY=KEY)
 
 
 @pytest.fixture
@@ -62,6 +62,12 @@ def test_the_first_items_go_alone_and_the_forecast_stands_beside_what_came(
     assert 0.3 <= low <= high
     assert "canary: 10 of the first 10 items are results; the other 50 will take" in ended.err
     assert "and cost 200 to 200 CNY" in ended.err
+
+
+def test_a_canary_that_passes_is_no_news_to_cron(bench: Bench, serve: Callable[..., Scripted]) -> None:
+    ended = bench.run(serve(slow), PRICES, "-q")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.json()["canary"]["passed"] is True
 
 
 @pytest.mark.parametrize(

@@ -185,8 +185,8 @@ class Bar:
         return text + (f", paused {duration(snapshot.paused_s)}" if snapshot.paused_s else "")
 
 
-#: Events that stop nothing; the summary and `run.json` have them.
-_IN_PASSING = frozenset({"data_boundary", "exposed", "learned", "outage", "paused", "profile"})
+#: Events that stop nothing: the summary and `run.json` have them, or whoever asked for it knows.
+_IN_PASSING = frozenset({"canary", "control", "data_boundary", "exposed", "learned", "outage", "paused", "profile"})
 
 
 class Quiet:
