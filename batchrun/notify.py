@@ -35,12 +35,22 @@ def tell(job: Job, summary: Summary) -> list[str]:
 
     A command gets the facts on standard input as JSON, without the key in its environment.
     """
+    return _tell(job, in_words(job, summary), summary.as_dict())
+
+
+def tell_refusal(job: Job, message: str, exit_code: int) -> list[str]:
+    """Tell of a run that ended without a summary: refused before anything was sent (2), or its folder failed (1)."""
+    stopped = {"cause": "refused" if exit_code == 2 else "output", "kind": None, "message": message}
+    text = f"{_name(job)}: exit code {exit_code}\nstopped: {message[:500]}\n{job.output}"
+    return _tell(job, text, {"exit_code": exit_code, "stopped": stopped})
+
+
+def _tell(job: Job, text: str, summary: dict[str, Any]) -> list[str]:
     settings = job.notify
-    if settings is None or (settings.on == "trouble" and summary.exit_code == 0):
+    if settings is None or (settings.on == "trouble" and summary["exit_code"] == 0):
         return []
     variables = environment(job)
-    facts: dict[str, Any] = {"text": in_words(job, summary), "job": str(job.path or ""), "host": socket.gethostname()}
-    facts["summary"] = summary.as_dict()
+    facts = {"text": text, "job": str(job.path or ""), "host": socket.gethostname(), "summary": summary}
     problems = []
     if settings.command:
         problems += _run(settings, job, variables, facts)
@@ -51,10 +61,9 @@ def tell(job: Job, summary: Summary) -> list[str]:
 
 def in_words(job: Job, summary: Summary) -> str:
     """Say in a few lines how a run ended: no prompt, no answer."""
-    name = job.path.name if job.path else "batchrun"
     pending = "?" if summary.pending is None else f"{summary.pending:,}"
     lines = [
-        f"batchrun {name}: exit code {summary.exit_code}",
+        f"{_name(job)}: exit code {summary.exit_code}",
         f"{summary.results:,} results, {summary.failures:,} failures, {pending} pending",
     ]
     if summary.stop is not None:
@@ -63,6 +72,10 @@ def in_words(job: Job, summary: Summary) -> str:
         lines.append(f"cost {summary.cost:.4f} {summary.currency}")
     lines.append(str(summary.output))
     return "\n".join(lines)
+
+
+def _name(job: Job) -> str:
+    return f"batchrun {job.path.name}" if job.path else "batchrun"
 
 
 def _run(settings: Notify, job: Job, variables: Mapping[str, str], facts: dict[str, Any]) -> list[str]:

@@ -627,6 +627,11 @@ class Runner:
         """How many requests were sent."""
         return self._tally.attempts
 
+    @property
+    def recorded(self) -> tuple[int, int]:
+        """How many results and failures the run directory holds, those of earlier runs too."""
+        return self._store.results, self._store.failures
+
     def count_total(self) -> None:
         """Count the input's items beside the run, for a progress display; standard input cannot be counted."""
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Ended, write_lines
-from scripted import Scripted, always, completion, http, ok
+from conftest import KEY, Ended, environment, write_lines
+from kills import until
+from scripted import Act, Scripted, always, completion, http, ok
 
 JOB = """
 input = "in.jsonl"
@@ -25,14 +30,33 @@ output = 500000.0
 [notify]
 """
 
+QUIETLY = 'command = "true"'
+
+
+def write_job(folder: Path, server: Scripted, notify: str) -> None:
+    write_lines(folder / "in.jsonl", *({"id": f"r-{number}", "prompt": f"问{number}"} for number in range(4)))
+    (folder / "job.toml").write_text(JOB.replace("URL", server.base_url) + notify)
+
+
+def metrics_of(path: Path) -> dict[str, Any]:
+    """Read a file of metrics: a number for each, of items one for each state."""
+    found: dict[str, Any] = {}
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            name, labels, value = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line).groups()
+            if state := re.search(r'state="(\w+)"', labels):
+                found.setdefault(name, {})[state[1]] = float(value)
+            else:
+                found[name] = float(value)
+    return found
+
 
 class Bench:
     def __init__(self, folder: Path, batchrun: Callable[..., Ended]) -> None:
         self.folder, self._command = folder, batchrun
 
     def run(self, server: Scripted, notify: str, *flags: object, **variables: str) -> Ended:
-        write_lines(self.folder / "in.jsonl", *({"id": f"r-{number}", "prompt": f"问{number}"} for number in range(4)))
-        (self.folder / "job.toml").write_text(JOB.replace("URL", server.base_url) + notify)
+        write_job(self.folder, server, notify)
         return self._command("run", self.folder / "job.toml", "-q", *flags, OPENAI_API_KEY=KEY, **variables)
 
 
@@ -147,6 +171,52 @@ def test_metrics_are_what_the_textfile_collector_reads(bench: Bench, bad: Script
     for name in {line.partition("{")[0] for line in values.values()}:
         assert any(line.startswith(f"# TYPE {name} ") for line in lines)
     assert not path.with_name("batchrun.prom.new").exists()
+
+
+@pytest.mark.parametrize("on", ["trouble", "always"])
+def test_a_run_that_is_refused_is_told_and_measured(on: str, bench: Bench, good: Scripted) -> None:
+    metrics = bench.folder / "batchrun.prom"
+    bench.run(good, QUIETLY, "--metrics-file", metrics)
+    ended = bench.run(good, f'command = "cat > told.json"\non = "{on}"', "--metrics-file", metrics, "-i", "gone.jsonl")
+    assert (ended.code, ended.err) == (2, "batchrun: input: gone.jsonl: no such file\n")
+    told = json.loads((bench.folder / "told.json").read_text())
+    assert told["text"].startswith("batchrun job.toml: exit code 2\nstopped: input: gone.jsonl: no such file\n")
+    assert told["summary"]["exit_code"] == 2
+    assert metrics_of(metrics)["batchrun_running"] == 0
+    assert metrics_of(metrics)["batchrun_exit_code"] == 2
+
+
+def test_a_start_beside_a_run_tells_nobody_and_leaves_its_metrics_alone(bench: Bench, good: Scripted) -> None:
+    metrics = bench.folder / "batchrun.prom"
+    bench.run(good, QUIETLY, "--metrics-file", metrics)
+    before = metrics.read_bytes()
+    folder = os.open(bench.folder / "out", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        ended = bench.run(good, 'command = "echo x >> told"', "--metrics-file", metrics)
+    finally:
+        os.close(folder)
+    assert (ended.code, ended.err) == (75, "")
+    assert metrics.read_bytes() == before
+    assert not (bench.folder / "told").exists()
+
+
+def test_a_killed_run_leaves_what_is_known_of_the_one_before_and_counts_the_folder(
+    bench: Bench, good: Scripted, serve: Callable[..., Scripted]
+) -> None:
+    metrics = bench.folder / "batchrun.prom"
+    bench.run(good, QUIETLY, "--metrics-file", metrics, "--limit", "3")
+    before = metrics_of(metrics)
+    silent = serve(always(Act.HANG))
+    write_job(bench.folder, silent, QUIETLY)
+    command = [sys.executable, "-m", "batchrun", "run", bench.folder / "job.toml", "-q", "--metrics-file", metrics]
+    with subprocess.Popen(command, cwd=bench.folder, env=environment(OPENAI_API_KEY=KEY)) as process:
+        until(lambda: metrics_of(metrics)["batchrun_running"] == 1)
+        process.kill()
+    now = metrics_of(metrics)
+    assert now["batchrun_items"] == {"result": 3, "failure": 0}
+    for name in ("batchrun_exit_code", "batchrun_finished_timestamp_seconds", "batchrun_duration_seconds"):
+        assert now[name] == before[name]
 
 
 def test_metrics_that_cannot_be_written_are_refused_before_anything_is_sent(bench: Bench, good: Scripted) -> None:

@@ -114,11 +114,16 @@ def write_data(data: bytes) -> bool:
     return True
 
 
-def fail(message: str, exit_code: int) -> NoReturn:
-    """Say why nothing was done, and end."""
+def complain(message: str) -> None:
+    """Say why nothing was done."""
     console = Console()
     for number, line in enumerate(message.splitlines() or [""]):
         console.line(("batchrun: " if number == 0 else "          ") + printable(line, 1000))
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """Say why nothing was done, and end."""
+    complain(message)
     sys.exit(exit_code)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from batchrun.cli.console import Console, fail, print_data, printable, printable_json
+from batchrun.cli.console import Console, complain, print_data, printable, printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,60 +21,73 @@ _LONGEST_LINE = 4000
 
 
 def carry_out(
-    make: Callable[[Display], Runner], again: str, console: Console, *, as_json: bool, quiet: bool,
+    make: Callable[[Display], Runner], job: Job, again: str, console: Console, *, as_json: bool, quiet: bool,
     log_format: str | None, metrics_file: Path | None = None,
 ) -> NoReturn:  # fmt: skip
-    """Make a runner, run it and end the process with its exit code. `again` is the command that was given."""
+    """Make a runner for a job, run it and end the process with its exit code. `again` is the command that was given."""
+    from batchrun.cli.metrics import MetricsFile
+    from batchrun.notify import tell, tell_refusal
+
     display = _display(console, quiet=quiet, log_format=log_format)
+    metrics = MetricsFile(metrics_file, str(job.path.absolute() if job.path else "")) if metrics_file else None
     made: list[Runner] = []
-    with refusing(log_format, made, quiet=quiet):
+
+    def trouble(problems: list[str]) -> None:
+        for problem in problems:
+            _display(console, quiet=True, log_format=log_format).notice("notify", problem)
+
+    def refused(message: str, exit_code: int) -> None:
+        trouble(_measured(lambda: metrics.refused(exit_code) if metrics else None))
+        trouble(_told(lambda: tell_refusal(job, message, exit_code)))
+
+    with refusing(log_format, made, quiet=quiet, refused=refused):
+        if metrics:
+            _check(metrics, metrics_file)
         made.append(make(display))
-        metrics = _metrics(metrics_file, made[0].job)
         summary = _execute(made[0], display, metrics)
     _report(summary, again, console, as_json=as_json, quiet=quiet, log_format=log_format)
-    for trouble in _tell(made[0].job, summary, metrics):
-        _display(console, quiet=True, log_format=log_format).notice("notify", trouble)
+    trouble(_measured(lambda: metrics.finish(summary) if metrics else None))
+    trouble(_told(lambda: tell(made[0].job, summary)))
     raise SystemExit(summary.exit_code)
 
 
-def _metrics(path: Path | None, job: Job) -> MetricsFile | None:
-    """Begin the file of metrics. Raises `JobError` if it cannot be written."""
-    from batchrun.cli.metrics import MetricsFile
+def _check(metrics: MetricsFile, path: Path | None) -> None:
     from batchrun.job import JobError
 
-    if path is None:
-        return None
-    metrics = MetricsFile(path, str(job.path.absolute() if job.path else ""))
     try:
-        metrics.start()
+        metrics.check()
     except OSError as error:
         raise JobError(f"--metrics-file: {path}: cannot be written: {error.strerror}") from error
-    return metrics
 
 
-def _tell(job: Job, summary: Summary, metrics: MetricsFile | None) -> list[str]:
+def _measured(write: Callable[[], None]) -> list[str]:
+    """Write the file of metrics; give what went wrong with that."""
+    try:
+        write()
+    except OSError as error:
+        return [f"--metrics-file: cannot be written: {error.strerror}"]
+    return []
+
+
+def _told(tell: Callable[[], list[str]]) -> list[str]:
     """Tell whoever wants to know how the run ended; give what went wrong with that."""
     from batchrun.job import JobError
-    from batchrun.notify import tell
 
-    problems = []
-    if metrics is not None:
-        try:
-            metrics.finish(summary)
-        except OSError as error:
-            problems.append(f"--metrics-file: cannot be written: {error.strerror}")
     try:
-        problems += tell(job, summary)
+        return tell()
     except JobError as error:
-        problems.append(str(error))
-    return problems
+        return [str(error)]
 
 
 @contextmanager
-def refusing(log_format: str | None, made: list[Runner] | None = None, *, quiet: bool = False) -> Iterator[None]:
+def refusing(
+    log_format: str | None, made: list[Runner] | None = None, *, quiet: bool = False,
+    refused: Callable[[str, int], None] | None = None,
+) -> Iterator[None]:  # fmt: skip
     """Turn what a job, an input or a run directory can be refused for into a message and the exit code for it.
 
     That another run is at it goes without a message if `quiet`: cron would mail one for every start beside a long run.
+    Whatever else it is, `refused` is told as well.
 
     A run directory that fails before anything was sent by the runner in `made` is refused as well (2), later it is
     an error (1).
@@ -85,24 +98,26 @@ def refusing(log_format: str | None, made: list[Runner] | None = None, *, quiet:
 
     try:
         yield
-    except (JobError, InputError) as error:
-        _refuse(str(error), 2, log_format)
     except LockedError as error:
-        if quiet:
-            raise SystemExit(75) from error
-        _refuse(str(error), 75, log_format)
-    except StoreError as error:
-        _refuse(str(error), 1 if made and made[0].attempts_made else 2, log_format)
+        if not quiet:
+            _complain(str(error), 75, log_format)
+        raise SystemExit(75) from error
+    except (JobError, InputError, StoreError) as error:
+        exit_code = 1 if isinstance(error, StoreError) and made and made[0].attempts_made else 2
+        _complain(str(error), exit_code, log_format)
+        if refused is not None:
+            refused(str(error), exit_code)
+        raise SystemExit(exit_code) from error
 
 
-def _refuse(message: str, exit_code: int, log_format: str | None) -> NoReturn:
-    """Say why the run is over, in the form that the log has, and end."""
+def _complain(message: str, exit_code: int, log_format: str | None) -> None:
+    """Say why the run is over, in the form that the log has."""
     if log_format != "json":
-        fail(message, exit_code)
+        complain(message)
+        return
     from batchrun.cli.progress import LogLines
 
     LogLines(Console(), as_json=True).notice("error", message, exit_code=exit_code)
-    raise SystemExit(exit_code)
 
 
 def _display(console: Console, *, quiet: bool, log_format: str | None) -> Display:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from batchrun.summary import Snapshot, Summary
 
 _INTERVAL_S = 15.0
+#: How often a run is looked at until it has begun.
+_BEGINNING_S = 0.2
 #: What each metric is: a gauge, unless its name ends with _total.
 _HELP = {
     "batchrun_items": "Items of the run directory by state.",
@@ -27,31 +32,53 @@ _HELP = {
     "batchrun_finished_timestamp_seconds": "When the last run ended.",
     "batchrun_duration_seconds": "How long the last run took.",
 }
+#: What is said of the last run, also while the next one goes on, and if that is killed.
+_LAST = re.compile(r"^(batchrun_(?:exit_code|finished_timestamp_seconds|duration_seconds))\{.*\} (\S+)$", re.MULTILINE)
 _Value = tuple[str, dict[str, str], float]
 
 
 class MetricsFile:
-    """Keeps a file up to date, replaced in one step. Raises `OSError` from `start` if it cannot be written."""
+    """Keeps a file up to date, replaced in one step. Nothing is written before the run has its folder: a start beside
+    another run leaves that one's file alone.
+    """
 
     def __init__(self, path: Path, job: str) -> None:
         self._path, self._job = path, job
 
-    def start(self) -> None:
-        """Write that the run goes on."""
-        self._write([("batchrun_running", {}, 1.0)])
+    def check(self) -> None:
+        """Raise `OSError` if the file cannot be written, as far as that can be told without writing it."""
+        folder = self._path.absolute().parent
+        folder.stat()
+        if self._path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     async def follow(self, runner: Runner) -> None:
-        """Write how a run stands, now and then, until cancelled."""
+        """Write how a run stands as soon as it has begun, and then now and then, until cancelled."""
+        last: list[_Value] | None = None
         while True:
-            await asyncio.sleep(_INTERVAL_S)
             snapshot = runner.snapshot()
             if snapshot is not None:
+                last = self._last() if last is None else last
                 with suppress(OSError):  # the end will say it
-                    self._write(_of_snapshot(snapshot, runner))
+                    self._write([*_of_snapshot(snapshot, runner), *last])
+            await asyncio.sleep(_BEGINNING_S if snapshot is None else _INTERVAL_S)
 
     def finish(self, summary: Summary) -> None:
         """Write how a run ended. Raises `OSError`."""
         self._write(_of_summary(summary))
+
+    def refused(self, exit_code: int) -> None:
+        """Write that a run ended without a summary. Raises `OSError`."""
+        self._write([("batchrun_running", {}, 0.0), *_ending(exit_code)])
+
+    def _last(self) -> list[_Value]:
+        """Give what the file says of the last run."""
+        try:
+            return [(name, {}, float(value)) for name, value in _LAST.findall(self._path.read_text("utf-8"))]
+        except (OSError, ValueError):
+            return []
 
     def _write(self, values: list[_Value]) -> None:
         lines, named = [], set()
@@ -68,10 +95,11 @@ class MetricsFile:
 
 
 def _of_snapshot(snapshot: Snapshot, runner: Runner) -> list[_Value]:
+    results, failures = runner.recorded
     return [
         ("batchrun_running", {}, 1.0),
-        ("batchrun_items", {"state": "result"}, float(snapshot.results)),
-        ("batchrun_items", {"state": "failure"}, float(snapshot.failures)),
+        ("batchrun_items", {"state": "result"}, float(results)),
+        ("batchrun_items", {"state": "failure"}, float(failures)),
         ("batchrun_in_flight", {}, float(snapshot.in_flight)),
         ("batchrun_requests_per_minute", {}, snapshot.requests_per_minute),
         ("batchrun_requests_total", {}, float(runner.attempts_made)),
@@ -91,9 +119,15 @@ def _of_summary(summary: Summary) -> list[_Value]:
         ("batchrun_tokens_total", {"kind": "prompt"}, float(tally.usage.prompt_tokens)),
         ("batchrun_tokens_total", {"kind": "completion"}, float(tally.usage.completion_tokens)),
         *([("batchrun_cost", {"currency": str(summary.currency)}, summary.cost)] if summary.cost is not None else []),
-        ("batchrun_exit_code", {}, float(summary.exit_code)),
-        ("batchrun_finished_timestamp_seconds", {}, time.time()),
+        *_ending(summary.exit_code),
         ("batchrun_duration_seconds", {}, summary.duration_s),
+    ]
+
+
+def _ending(exit_code: int) -> list[_Value]:
+    return [
+        ("batchrun_exit_code", {}, float(exit_code)),
+        ("batchrun_finished_timestamp_seconds", {}, time.time()),
     ]
 
 

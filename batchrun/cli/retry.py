@@ -97,6 +97,7 @@ def retry(
 
     carry_out(
         runner,
+        job,
         f"batchrun retry {place}",
         Console(),
         as_json=as_json,

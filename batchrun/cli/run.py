@@ -118,7 +118,9 @@ def run(
         return Runner(job, display, limit=limit, on_change=on_change)
 
     again = f"batchrun run {job_file or ''}".rstrip()
-    carry_out(runner, again, console, as_json=as_json, quiet=quiet, log_format=log_format, metrics_file=metrics_file)
+    carry_out(
+        runner, job, again, console, as_json=as_json, quiet=quiet, log_format=log_format, metrics_file=metrics_file
+    )
 
 
 def _load(job_file: Path | None, flags: dict[str, Any]) -> Job:
