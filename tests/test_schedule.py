@@ -530,11 +530,25 @@ REMOTE = 'base_url = "https://api.example.com/v1"\nmodel = "m"'
         ({"endpoint": REMOTE + '\napi_key_file = "gone"'}, "gone cannot be read"),
         ({"endpoint": 'base_url = "https://api.example.com/v1"'}, "endpoint.model is missing in the job"),
         ({"endpoint": 'model = "m"'}, "endpoint.base_url is missing in the job"),
+        (
+            {"extra": '[notify]\nwebhook_env = "HOOK"'},
+            "no variable HOOK with the URL of notify.webhook_env: name a file",
+        ),
+        (
+            {
+                "extra": '[notify]\nwebhook_env = "K"',
+                "top": 'env_file = ".env"',
+                "output": "runs/fixed",
+                "source": "ids-*.jsonl",
+            },
+            None,
+        ),
     ],
 )
 def test_what_would_go_wrong_at_night_is_said_by_day(tmp_path, monkeypatch, change, expected):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-in-the-shell-of-whoever-asks")
     monkeypatch.setenv("OPENAI_MODEL", "m")
+    monkeypatch.setenv("HOOK", "https://of.the.shell/")
     write_lines(tmp_path / "in.jsonl", {"id": "a", "text": "x"})
     write_lines(tmp_path / "ids-1.jsonl", {"id": "a", "text": "x"})
     write_lines(tmp_path / "bare-1.jsonl", {"text": "x"})

@@ -59,6 +59,7 @@ def warnings(job: Job, written: Written, variables: Mapping[str, str]) -> Iterat
     yield from _input(job, written)
     yield from _daily(job, written)
     yield from _endpoint(job, variables)
+    yield from _notify(job, variables)
 
 
 def _input(job: Job, written: Written) -> Iterator[str]:
@@ -111,7 +112,7 @@ def _endpoint(job: Job, variables: Mapping[str, str]) -> Iterator[str]:
     """Look for what a run would not find: it has the `variables` of env_file, not those of whoever asks now."""
     if job.endpoint.simulate:
         return
-    beside = f"put it into {job.env_file}" if job.env_file else "name a file with it as env_file"
+    beside = _beside(job)
     endpoint = fill(job, variables).endpoint
     for name, variable in (("base_url", "OPENAI_BASE_URL"), ("model", "OPENAI_MODEL")):
         if getattr(endpoint, name) is None:
@@ -121,6 +122,16 @@ def _endpoint(job: Job, variables: Mapping[str, str]) -> Iterator[str]:
     yield from _key(job, variables, beside)
     if job.data_boundary.classification != "non-sensitive":
         yield 'a run would end with exit code 2: [data_boundary] does not say classification = "non-sensitive"'
+
+
+def _notify(job: Job, variables: Mapping[str, str]) -> Iterator[str]:
+    variable = job.notify and job.notify.webhook_env
+    if variable and variable not in variables:
+        yield f"cron and systemd have no variable {variable} with the URL of notify.webhook_env: {_beside(job)}"
+
+
+def _beside(job: Job) -> str:
+    return f"put it into {job.env_file}" if job.env_file else "name a file with it as env_file"
 
 
 def _key(job: Job, variables: Mapping[str, str], beside: str) -> Iterator[str]:
