@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import urllib.request
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.error import HTTPError, URLError
 
 from batchrun.settings import DEFAULT_KEY_VARIABLE, environment
 
@@ -82,37 +84,48 @@ def _run(settings: Notify, job: Job, variables: Mapping[str, str], facts: dict[s
     key = job.endpoint.api_key_env or DEFAULT_KEY_VARIABLE
     own = {name: value for name, value in variables.items() if name not in (key, settings.webhook_env)}
     try:
-        done = subprocess.run(  # noqa: S603 - the command of the job itself
-            ["/bin/sh", "-c", str(settings.command)],
-            input=_bytes(facts), env={**own, "PATH": own.get("PATH", os.defpath)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=_COMMAND_PATIENCE_S, check=False,
+        # A group of its own, so that what the shell started ends with it.
+        process = subprocess.Popen(  # noqa: S603 - the command of the job itself
+            ["/bin/sh", "-c", str(settings.command)], env={**own, "PATH": own.get("PATH", os.defpath)},
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0,
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return [
-            f"notify.command: {type(error).__name__}: it did not end within {_COMMAND_PATIENCE_S:.0f} s or run at all"
-        ]
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip()[:300]
-        return [f"notify.command ended with {done.returncode}{f': {said}' if said else ''}"]
+    except OSError as error:
+        return [f"notify.command cannot be run: {error.strerror}"]
+    with process:
+        try:
+            _, said = process.communicate(_bytes(facts), _COMMAND_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return [f"notify.command did not end within {_COMMAND_PATIENCE_S:.0f} s, and was killed"]
+    if process.returncode:
+        words = said.decode("utf-8", "replace").strip()[:300]
+        return [f"notify.command ended with {process.returncode}{f': {words}' if words else ''}"]
     return []
 
 
 def _post(settings: Notify, variables: Mapping[str, str], facts: dict[str, Any]) -> list[str]:
     """Post the message; the URL, which may hold a token, is in no message."""
     url = variables.get(str(settings.webhook_env), "")
-    if urlsplit(url).scheme not in ("http", "https"):
+    if not url.lower().startswith(("http://", "https://")):
         return [f"notify.webhook_env: {settings.webhook_env} holds no URL"]
     body = _bytes(_FORMATS[settings.webhook_format](str(facts["text"]), facts))
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - looked at above
     # Neither proxies of the environment nor redirects are followed.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
     try:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - looked at above
         with opener.open(request, timeout=_WEBHOOK_PATIENCE_S) as answer:
             said = answer.read(_MOST_BYTES)
-    except (OSError, ValueError) as error:
-        status = f"HTTP {error.code}" if isinstance(error, urllib.request.HTTPError) else type(error).__name__
-        return [f"notify.webhook_env: the message was not taken: {status}"]
+    except (OSError, ValueError, HTTPException) as error:
+        return [f"notify.webhook_env: the message was not taken: {_why(error)}"]
     return [f"notify.webhook_env: the message was not taken: {trouble}"] if (trouble := _trouble(said)) else []
+
+
+def _why(error: OSError | ValueError | HTTPException) -> str:
+    """Say why a message did not get there, in words that cannot hold the URL."""
+    if isinstance(error, HTTPError):
+        return f"HTTP {error.code}"
+    cause = error.reason if isinstance(error, URLError) else error
+    return (isinstance(cause, OSError) and cause.strerror) or type(cause).__name__
 
 
 def _trouble(said: bytes) -> str | None:

@@ -133,6 +133,7 @@ def test_a_webhook_gets_what_its_robot_reads(
         (http(200, {"errcode": 310000, "errmsg": "keywords not in content"}), "code 310000"),
         (http(404), "HTTP 404"),
         (http(302, b"", "Location: http://127.0.0.1:9/"), "HTTP 302"),
+        (b"no HTTP at all\r\n\r\n", "BadStatusLine"),
     ],
 )
 def test_a_webhook_that_takes_nothing_is_said_and_changes_no_exit_code(
@@ -156,6 +157,38 @@ def test_what_cannot_be_told_is_said(notify: str, words: str, bench: Bench, good
     ended = bench.run(good, notify)
     assert ended.code == 0
     assert words in ended.err
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:9/?token=secret-token", "Connection refused"),
+        ("https://127.0.0.1:9/?token=secret-token", "Connection refused"),
+        ("http://[::1/?token=secret-token", "ValueError"),
+        ("http://127.0.0.1:x/?token=secret-token", "InvalidURL"),
+    ],
+)
+def test_a_webhook_that_cannot_be_reached_is_said_without_its_url(
+    url: str, words: str, bench: Bench, good: Scripted
+) -> None:
+    ended = bench.run(good, 'webhook_env = "ROBOT"', ROBOT=url)
+    assert ended.code == 0
+    assert ended.err.startswith("batchrun: notify: notify.webhook_env: ")
+    assert words in ended.err
+    assert "secret-token" not in ended.err
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+def test_a_command_that_hangs_is_killed_with_what_it_started(bench: Bench, good: Scripted) -> None:
+    write_job(bench.folder, good, 'command = "sleep 1000 & echo $! > pid; wait"')
+    command = [sys.executable, "-m", "batchrun", "run", bench.folder / "job.toml", "-q"]
+    ended = subprocess.run(
+        command, cwd=bench.folder, env=environment(OPENAI_API_KEY=KEY), capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, "did not end within 60 s, and was killed" in ended.stderr) == (0, True)
+    state = Path(f"/proc/{int((bench.folder / 'pid').read_text())}/stat")
+    until(lambda: not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_metrics_are_what_the_textfile_collector_reads(bench: Bench, bad: Scripted) -> None:
