@@ -25,7 +25,8 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a run directory stands. `items` is None where the input cannot be counted, `pending` too then.
+    """How a run directory stands. `items` is None where the input cannot be counted, `pending` too then, and where
+    there are more records than items: those that are done have left the input.
 
     `in_flight` are calls under way or, if nobody holds the folder, interrupted by force and perhaps billed.
     """
@@ -89,7 +90,13 @@ def status_of(located: Located, found: Recovered | None = None) -> Status:
     index = found.index
     results, failures = found.durable if held and not found.rebuilt else (index.results, index.failures)
     items = _count(job)
-    pending = None if items is None else max(0, items - results - failures)
+    pending, notes = None, list(found.notes)
+    if items is not None and results + failures <= items:
+        pending = items - results - failures
+    elif items is not None:
+        notes.append(
+            "there are records of items that are not in the input now; `batchrun verify` tells what is pending"
+        )
     rate = _items_per_minute(found) if held else None
     usage = index.usage()
     summary = located.manifest.get("summary") or {}
@@ -100,7 +107,7 @@ def status_of(located: Located, found: Recovered | None = None) -> Status:
         eta_s=pending / rate * 60 if pending and rate else None, usage=usage,
         cost=cost_of(usage, job.price) if job.price else None,
         currency=job.price.currency if job.price else None,
-        simulated=bool(job.endpoint.simulate or summary.get("simulated")), notes=tuple(found.notes),
+        simulated=bool(job.endpoint.simulate or summary.get("simulated")), notes=tuple(notes),
     )  # fmt: skip
 
 

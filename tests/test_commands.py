@@ -256,6 +256,17 @@ def test_status_counts_what_is_done_before_and_after_a_run(bench: Bench) -> None
     assert "2 truncated" in shown
 
 
+def test_status_does_not_call_new_items_done_because_old_ones_have_left_the_input(bench: Bench) -> None:
+    bench.run()
+    bench.prepare({"id": "new", "prompt": "1"})
+    counts = bench.command("status", "job.toml", "--json").json()["counts"]
+    assert (counts["items"], counts["results"], counts["pending"]) == (1, 6, None)
+    shown = bench.command("status", "job.toml").out
+    assert "6 results, 3 failures, an unknown number pending" in shown
+    assert "`batchrun verify` tells what is pending" in shown
+    assert "1 pending" in bench.command("verify", "job.toml").out
+
+
 def test_status_and_verify_work_beside_a_run_which_others_cannot_join(bench: Bench) -> None:
     bench.prepare(*({"id": f"r-{n}", "prompt": str(n % 6)} for n in range(200)))
     bench.delay = 0.1
