@@ -136,4 +136,6 @@ class Spending:
             f"the next request may cost {self._reservation(request).most:.4g} {currency}, and {self.spent:.4g} of "
             f"{self._most:g} {currency} are spent (budget.max_cost)"
         )
+        if not self.spent:
+            words += "; no run can send anything so: raise it, or bound the answers by max_tokens"
         self._stop(Stop(StopCause.MAX_COST, words))

@@ -92,6 +92,7 @@ def test_where_no_request_says_how_long_its_answer_may_be_the_longest_one_tells(
     assert refused.code == 5
     assert len(other.calls) == 0
     assert "the next request may cost 4096 CNY, and 0 of 100 CNY are spent" in refused.err
+    assert "no run can send anything so: raise it, or bound the answers by max_tokens" in refused.err
 
 
 def test_answers_that_are_no_output_and_failed_attempts_count(bench: Bench, serve: Callable[..., Scripted]) -> None:
