@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import glob
 import math
 import os
 import re
@@ -525,7 +526,7 @@ class _Reader:
 
             self._now = self._now.astimezone(zoneinfo.ZoneInfo(zone))
         if "input" in values:
-            values["input"] = tuple(one if one == "-" else str(self._place(one)) for one in values["input"])
+            values["input"] = tuple(one if one == "-" else self._place_input(one) for one in values["input"])
         if str(values.get("endpoint", {}).get("dialect", "")).endswith(".toml"):
             values["endpoint"]["dialect"] = str(self._place(values["endpoint"]["dialect"]))
         for section, key in (
@@ -539,6 +540,15 @@ class _Reader:
             table = values if section is None else values.get(section, {})
             if key in table:
                 table[key] = self._place(table[key])
+
+    def _place_input(self, path: str) -> str:
+        """Place a path or glob; what the folder of the job is called is no part of the glob."""
+        placed = self._place(path)
+        if os.path.isabs(path) or not glob.has_magic(path) or os.path.exists(placed):  # noqa: PTH110, PTH117 - as given
+            return str(placed)
+        own = [part for part in Path(os.path.normpath(path)).parts if part != ".."]
+        above = placed.parents[len(own) - 1]
+        return str(Path(glob.escape(str(above)), *placed.parts[-len(own) :]))
 
     def _place(self, path: str) -> Path:
         """Make a path of the job file one that works from here, without needless `..`."""

@@ -686,6 +686,17 @@ def test_of_an_inbox_only_new_files_and_new_lines_run(tmp_path, batchrun):
     assert batchrun("verify", job).code == 0
 
 
+@pytest.mark.parametrize("source", ["inbox/*.jsonl", "./inbox/[ab].jsonl", "../?2026?*/inbox/*", "inbox/**/a*"])
+def test_what_the_folder_of_a_job_is_called_is_no_part_of_its_globs(tmp_path, batchrun, source):
+    folder = tmp_path / "[2026] 夜*?"
+    folder.mkdir()
+    inbox(folder, a=[{"id": "a", "text": "1"}])
+    job = write_job(folder, source=source, output="out")
+    assert asked_for(batchrun("run", job, "-q", "--json")) == 1
+    assert batchrun("verify", folder / "out").code == 0
+    assert not plan(job).warnings
+
+
 def test_the_same_id_in_two_files_of_an_inbox_is_named(tmp_path, batchrun):
     job = write_job(tmp_path, source="inbox/*.jsonl", output="out")
     inbox(tmp_path, a=[{"id": "1", "text": "a"}], b=[{"id": "1", "text": "b"}])
