@@ -21,6 +21,7 @@ import pytest
 from conftest import environment, records, write_lines
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from kills import until
 
 from batchrun.cron import parse
 from batchrun.job import Job, JobError, Schedule
@@ -635,6 +636,30 @@ def test_a_start_beside_another_run_ends_with_75_and_is_quiet_when_asked(tmp_pat
     finally:
         _, err = first.communicate(timeout=30)
     assert (first.returncode, err) == (0, b"")
+
+
+def test_a_json_log_may_be_moved_away_and_cut_during_a_run(tmp_path, batchrun, simulator):
+    url = simulator("--latency", "50ms")
+    write_lines(tmp_path / "in.jsonl", *({"id": str(n), "text": "x"} for n in range(40)))
+    job = write_job(tmp_path, output="out")
+    flags = f"run {job} -q --base-url {url} -m m --concurrency 1 --log-format json"
+    command = f"exec {sys.executable} -m batchrun {flags} 2>> log"  # as it stands in a crontab
+    log, moved, copied = (tmp_path / name for name in ("log", "log.1", "log.2"))
+    with subprocess.Popen(["/bin/sh", "-c", command], cwd=tmp_path, env=environment()) as run:
+        until(lambda: (tmp_path / "out/results.jsonl").exists() and (tmp_path / "out/results.jsonl").stat().st_size)
+        assert batchrun("ctl", job, "pause").code == 0
+        log.rename(moved)
+        log.touch()
+        assert batchrun("ctl", job, "set", "rpm=100000").code == 0
+        copied.write_bytes(moved.read_bytes())
+        os.truncate(moved, 0)
+        assert batchrun("ctl", job, "resume").code == 0
+    assert run.returncode == 0
+    events = [(one["event"], one["message"].split(":")[0]) for path in (copied, moved) for one in records(path)]
+    told = [message for event, message in events if event == "control"]
+    assert told == ["paused", "set rpm = 100000.0", "resumed"]
+    assert (events[0][0], events[-1]) == ("data_boundary", ("finished", "40 results, 0 failures"))
+    assert log.read_bytes() == b""
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _LONGEST_COMMAND = 998
 _MAIL = (
     "cron mails what a command prints: here that is what stops a run (exit codes 1, 2, 4, and 5: the window is over, "
-    "the rest waits for the next run). A run that ends (0), leaves failures (3) or finds another one at work (75) "
-    "prints nothing; `batchrun status` tells."
+    "the rest waits for the next run), and that an earlier one was ended by force. A run that ends (0), leaves "
+    "failures (3) or finds another one at work (75) prints nothing; `batchrun status` tells."
 )
 
 
