@@ -331,6 +331,19 @@ def test_a_manifest_with_other_things_in_it(faulty: Path, batchrun, value: Any) 
 # --- where it goes ------------------------------------------------------------------------------------------------
 
 
+def test_a_page_that_does_not_fit_leaves_no_part_of_it(faulty: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    command = f"ulimit -f 8; exec {sys.executable} -m batchrun report {faulty} -o page.html"
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode != 0
+    assert "page.html" in ended.stderr
+    assert "File too large" in ended.stderr
+    assert list(folder.iterdir()) == []
+
+
 def test_it_replaces_a_page_and_nothing_else(faulty: Path, batchrun, tmp_path: Path) -> None:
     other = tmp_path / "page.html"
     assert batchrun("report", "out", "-o", other).code == 0

@@ -90,8 +90,13 @@ class MetricsFile:
             shown = ",".join(f'{key}="{_escaped(one)}"' for key, one in {"job_file": self._job, **labels}.items())
             lines.append(f"{name}{{{shown}}} {value:.10g}")
         new = self._path.with_name(self._path.name + ".new")
-        new.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        new.replace(self._path)
+        try:
+            new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            new.replace(self._path)
+        except OSError:
+            with suppress(OSError):
+                new.unlink()
+            raise
 
 
 def _of_snapshot(snapshot: Snapshot, runner: Runner) -> list[_Value]:

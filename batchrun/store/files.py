@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import orjson
@@ -370,16 +371,21 @@ def check_folder(path: Path) -> None:
 
 
 def write_file(path: Path, data: Iterator[bytes] | bytes) -> Extent:
-    """Write a new file, or one anew, and wait until it is on the disk. Raises `StoreError`."""
+    """Write a new file, or one anew, and wait until it is on the disk. Raises `StoreError`; no part is left then."""
     extent = Extent()
     try:
         fd = _open_new(path)
-        with os.fdopen(fd, "wb") as file:
-            for piece in (data,) if isinstance(data, bytes) else data:
-                file.write(piece)
-                extent = extent.grown(piece)
-            file.flush()
-            os.fsync(fd)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                for piece in (data,) if isinstance(data, bytes) else data:
+                    file.write(piece)
+                    extent = extent.grown(piece)
+                file.flush()
+                os.fsync(fd)
+        except BaseException:
+            with suppress(OSError):
+                path.unlink()
+            raise
     except OSError as error:
         raise StoreError.of(path, "writing", error) from error
     return extent
