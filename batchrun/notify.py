@@ -12,6 +12,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
 
+from batchrun.job import JobError
 from batchrun.settings import DEFAULT_KEY_VARIABLE, environment
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ def _tell(job: Job, text: str, summary: dict[str, Any]) -> list[str]:
     settings = job.notify
     if settings is None or (settings.on == "trouble" and summary["exit_code"] == 0):
         return []
-    variables = environment(job)
+    try:
+        variables = environment(job)
+    except JobError:  # what a run is refused for, and all the more to be told
+        variables = dict(os.environ)
     facts = {"text": text, "job": str(job.path or ""), "host": socket.gethostname(), "summary": summary}
     problems = []
     if settings.command:
@@ -88,6 +92,7 @@ def _run(settings: Notify, job: Job, variables: Mapping[str, str], facts: dict[s
         process = subprocess.Popen(  # noqa: S603 - the command of the job itself
             ["/bin/sh", "-c", str(settings.command)], env={**own, "PATH": own.get("PATH", os.defpath)},
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, process_group=0,
+            cwd=job.path.absolute().parent if job.path else None,
         )  # fmt: skip
     except OSError as error:
         return [f"notify.command cannot be run: {error.strerror}"]

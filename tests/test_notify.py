@@ -219,6 +219,21 @@ def test_a_run_that_is_refused_is_told_and_measured(on: str, bench: Bench, good:
     assert metrics_of(metrics)["batchrun_exit_code"] == 2
 
 
+def test_a_run_without_its_env_file_is_told_by_a_command_of_the_jobs_folder(
+    bench: Bench, good: Scripted, batchrun: Callable[..., Ended], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    write_job(bench.folder, good, 'command = "./tell"')
+    job = bench.folder / "job.toml"
+    job.write_text(job.read_text().replace("[endpoint]", 'env_file = "gone"\n[endpoint]', 1))
+    (bench.folder / "tell").write_text("#!/bin/sh\ncat > told.json\n")
+    (bench.folder / "tell").chmod(0o755)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    ended = batchrun("run", job, "-q", cwd=elsewhere)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "gone: cannot be read" in json.loads((bench.folder / "told.json").read_text())["text"]
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_a_start_beside_a_run_tells_nobody_and_leaves_its_metrics_alone(bench: Bench, good: Scripted) -> None:
     metrics = bench.folder / "batchrun.prom"
     bench.run(good, QUIETLY, "--metrics-file", metrics)

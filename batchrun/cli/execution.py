@@ -38,7 +38,7 @@ def carry_out(
 
     def refused(message: str, exit_code: int) -> None:
         trouble(_measured(lambda: metrics.refused(exit_code) if metrics else None))
-        trouble(_told(lambda: tell_refusal(job, message, exit_code)))
+        trouble(tell_refusal(job, message, exit_code))
 
     with refusing(log_format, made, quiet=quiet, refused=refused):
         if metrics:
@@ -47,7 +47,7 @@ def carry_out(
         summary = _execute(made[0], display, metrics)
     _report(summary, again, console, as_json=as_json, quiet=quiet, log_format=log_format)
     trouble(_measured(lambda: metrics.finish(summary) if metrics else None))
-    trouble(_told(lambda: tell(made[0].job, summary)))
+    trouble(tell(made[0].job, summary))
     raise SystemExit(summary.exit_code)
 
 
@@ -67,16 +67,6 @@ def _measured(write: Callable[[], None]) -> list[str]:
     except OSError as error:
         return [f"--metrics-file: cannot be written: {error.strerror}"]
     return []
-
-
-def _told(tell: Callable[[], list[str]]) -> list[str]:
-    """Tell whoever wants to know how the run ended; give what went wrong with that."""
-    from batchrun.job import JobError
-
-    try:
-        return tell()
-    except JobError as error:
-        return [str(error)]
 
 
 @contextmanager
