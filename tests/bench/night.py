@@ -154,7 +154,8 @@ class Night:
         self.out, self.log, self.metrics = folder / "out", folder / "night.log", folder / "batchrun.prom"
         self.job = folder / "job.toml"
         self.job.write_text(JOB.replace("URL", provider.url), "utf-8")
-        (folder / "inbox").mkdir()
+        for name in ("inbox", "away"):
+            (folder / name).mkdir()
         self.items: list[str] = []
         self.answered: Counter[str] = Counter()
         self.calls = 0
@@ -180,6 +181,10 @@ class Night:
         metrics = f" --metrics-file {self.metrics.name}{more}"
         self.cron.install(re.sub(r"^(?!#).+$", lambda line: line[0] + metrics, self.lines, flags=re.MULTILINE))
 
+    def move_inbox(self, source: str, target: str) -> None:
+        for path in (self.folder / source).iterdir():
+            path.rename(self.folder / target / path.name)
+
     def budget(self, most: float) -> None:
         text = self.job.read_text("utf-8")
         self.job.write_text(re.sub(r"max_cost = .*", f"max_cost = {most}", text), "utf-8")
@@ -203,7 +208,7 @@ class Night:
 
     def audit(self) -> Audit:
         whole = self.folder / "all"
-        whole.write_bytes(b"".join(path.read_bytes() for path in sorted((self.folder / "inbox").iterdir())))
+        whole.write_bytes(b"".join(path.read_bytes() for path in sorted(self.folder.glob("[ia]*/*.jsonl"))))
         try:
             return audit(whole, self.out)
         finally:
@@ -282,7 +287,16 @@ class Night:
         """Audit the whole night; give the exit code."""
         found, stats = self.audit(), self.provider.stats()
         verified = self._command("verify", self.job)
-        ours = ("inbox", "out", "job.toml", "told.jsonl", self.metrics.name, "logrotate.conf", "logrotate.state")
+        ours = (
+            "inbox",
+            "away",
+            "out",
+            "job.toml",
+            "told.jsonl",
+            self.metrics.name,
+            "logrotate.conf",
+            "logrotate.state",
+        )
         left = [
             name
             for path in self.folder.iterdir()
@@ -351,7 +365,8 @@ MINUTES = (
     Minute("60 new items cost more than max_cost = 2", [5], over_budget),
     Minute("max_cost = 100 again", [0], lambda night: night.budget(100.0)),
     Minute("an ordinary run: two new files, one of which sorts before what is done", [0], ordinary),
-    Minute("nothing new", [0]),
+    Minute("somebody emptied the inbox", [2], lambda night: night.move_inbox("inbox", "away")),
+    Minute("its files are back, and nothing is new", [0], lambda night: night.move_inbox("away", "inbox")),
 )
 
 
