@@ -179,8 +179,7 @@ class Runner:
             stack.push_async_callback(feed.close)
             deadline = self.job.budget.deadline
             if deadline is not None:
-                words = f"the deadline of {deadline:g} s was reached"
-                timer = loop.call_later(deadline, self.stop, Stop(StopCause.DEADLINE, words))
+                timer = loop.call_later(deadline, self._time_is_up, deadline)
                 stack.callback(timer.cancel)
             self._lookout = Lookout(
                 client, self._pacer, self._compiler, self._tally, self.job.retry.max_outage, self.stop,
@@ -312,6 +311,14 @@ class Runner:
         fields = {"cause": stop.cause.word, "kind": stop.kind, "in_flight": self._in_flight()}
         words = f"{stop.message}; waiting for {self._in_flight()} calls in flight, {DRAIN_S:.0f} s at most"
         self._observer.notice("stopping", words, **fields)
+
+    def _time_is_up(self, deadline: float) -> None:
+        """Stop at the deadline, and say so if it was an outage that took the time."""
+        words = f"the deadline of {deadline:g} s was reached"
+        breaker = self._pacer.breaker
+        if breaker.down_since is not None:
+            words += f"; the endpoint has been down for {breaker.lasts(self._now()):.0f} s: {breaker.why}"
+        self.stop(Stop(StopCause.DEADLINE, words))
 
     def interrupt(self, cause: StopCause) -> None:
         """Stop for a signal; the second one ends the calls in flight at once."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import KEY, QUICK, Ran
+from conftest import KEY, QUICK, Ended, Ran, write_lines
 from scripted import Act, Action, Call, Scripted, Wait, always, http, ok
 
 from batchrun import Endpoint as EndpointSection
@@ -161,3 +161,12 @@ def test_the_display_says_that_the_endpoint_is_down() -> None:
     said = describe(snapshot)
     assert "endpoint down for 1m15s, trying it: HTTP 503: maintenance" in said
     assert "\x1b" not in said
+
+
+def test_a_deadline_in_an_outage_says_that_the_endpoint_is_down(tmp_path: Path, batchrun: Callable[..., Ended]) -> None:
+    write_lines(tmp_path / "in.jsonl", *({"id": str(number), "prompt": "p"} for number in range(8)))
+    flags = ("--base-url", "http://127.0.0.1:9/v1", "-m", "m", "-o", "out", "--deadline", "4s")
+    ended = batchrun("run", "-q", "-i", "in.jsonl", *flags)
+    assert ended.code == 5
+    assert "stopping: the deadline of 4 s was reached; the endpoint has been down for" in ended.err
+    assert "127.0.0.1" in ended.err
