@@ -255,6 +255,8 @@ def test_a_killed_run_leaves_what_is_known_of_the_one_before_and_counts_the_fold
     metrics = bench.folder / "batchrun.prom"
     bench.run(good, QUIETLY, "--metrics-file", metrics, "--limit", "3")
     before = metrics_of(metrics)
+    with metrics.open("a") as file:
+        file.write('batchrun_exit_code{job_file="/another/job.toml"} 4\n')
     silent = serve(always(Act.HANG))
     write_job(bench.folder, silent, QUIETLY)
     command = [sys.executable, "-m", "batchrun", "run", bench.folder / "job.toml", "-q", "--metrics-file", metrics]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +32,7 @@ _HELP = {
     "batchrun_duration_seconds": "How long the last run took.",
 }
 #: What is said of the last run, also while the next one goes on, and if that is killed.
-_LAST = re.compile(r"^(batchrun_(?:exit_code|finished_timestamp_seconds|duration_seconds))\{.*\} (\S+)$", re.MULTILINE)
+_LAST = ("batchrun_exit_code", "batchrun_finished_timestamp_seconds", "batchrun_duration_seconds")
 _Value = tuple[str, dict[str, str], float]
 
 
@@ -74,9 +73,14 @@ class MetricsFile:
         self._write([("batchrun_running", {}, 0.0), *_ending(exit_code)])
 
     def _last(self) -> list[_Value]:
-        """Give what the file says of the last run."""
+        """Give what the file says of the last run of this job."""
         try:
-            return [(name, {}, float(value)) for name, value in _LAST.findall(self._path.read_text("utf-8"))]
+            lines = self._path.read_text("utf-8").splitlines()
+            begins = {f'{name}{{job_file="{_escaped(self._job)}"}} ': name for name in _LAST}
+            return [
+                (name, {}, float(line.removeprefix(begin)))
+                for line in lines for begin, name in begins.items() if line.startswith(begin)
+            ]  # fmt: skip
         except (OSError, ValueError):
             return []
 
