@@ -26,7 +26,6 @@ def carry_out(
 ) -> NoReturn:  # fmt: skip
     """Make a runner for a job, run it and end the process with its exit code. `again` is the command that was given."""
     from batchrun.cli.metrics import MetricsFile
-    from batchrun.notify import tell, tell_refusal
 
     display = _display(console, quiet=quiet, log_format=log_format)
     metrics = MetricsFile(metrics_file, str(job.path.absolute() if job.path else "")) if metrics_file else None
@@ -37,6 +36,8 @@ def carry_out(
             _display(console, quiet=True, log_format=log_format).notice("notify", problem)
 
     def refused(message: str, exit_code: int) -> None:
+        from batchrun.notify import tell_refusal
+
         trouble(_measured(lambda: metrics.refused(exit_code) if metrics else None))
         trouble(tell_refusal(job, message, exit_code))
 
@@ -46,6 +47,8 @@ def carry_out(
         made.append(make(display))
         summary = _execute(made[0], display, metrics)
     _report(summary, again, console, as_json=as_json, quiet=quiet, log_format=log_format)
+    from batchrun.notify import tell
+
     trouble(_measured(lambda: metrics.finish(summary) if metrics else None))
     trouble(tell(made[0].job, summary))
     raise SystemExit(summary.exit_code)
