@@ -777,7 +777,7 @@ def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
         made["data_boundary"] = dataclasses.replace(boundary, words_file=path(boundary.words_file))
         made["budget"] = dataclasses.replace(budget, max_failures=share and expect.max_failures(share))
         job = Job(
-            input=tuple(one if one == "-" else str(folder / one) for one in value["input"]),
+            input=tuple(one if one == "-" else _under(folder, one) for one in value["input"]),
             output=folder / value["output"], params=value["params"], encoding=value["encoding"],
             env_file=path(value["env_file"]), **made,
         )  # fmt: skip
@@ -785,6 +785,12 @@ def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise JobError(f"its job cannot be read: {error!r}") from error
     return job
+
+
+def _under(folder: Path, path: str) -> str:
+    """Give a path or glob under a folder, which is no part of the glob whatever it is called."""
+    is_glob = not os.path.isabs(path) and glob.has_magic(path) and not os.path.exists(folder / path)  # noqa: PTH110, PTH117
+    return str(Path(glob.escape(str(folder)), path)) if is_glob else str(folder / path)
 
 
 def as_plain(value: object) -> Any:

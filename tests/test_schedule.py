@@ -720,6 +720,9 @@ def test_what_the_folder_of_a_job_is_called_is_no_part_of_its_globs(tmp_path, ba
     assert asked_for(batchrun("run", job, "-q", "--json")) == 1
     assert batchrun("verify", folder / "out").code == 0
     assert not plan(job).warnings
+    inbox(folder, a2=[{"id": "b", "text": "2"}])
+    assert batchrun("run", job.name, "-q", cwd=folder).code == 0
+    assert batchrun("status", folder / "out", "--json").json()["counts"]["items"] == (1 if "[ab]" in source else 2)
 
 
 def test_the_same_id_in_two_files_of_an_inbox_is_named(tmp_path, batchrun):
