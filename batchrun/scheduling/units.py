@@ -44,6 +44,7 @@ def service(plan: Plan) -> list[str]:
         "UMask=0077",
         "NoNewPrivileges=yes",
         "ProtectSystem=strict",
+        "# A --metrics-file, and what a command of [notify] writes, need one of these of their own.",
         *(f"ReadWritePaths={_quoted(str(folder))}" for folder in plan.writable),
         *_private_tmp(plan),
     ]
