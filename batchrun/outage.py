@@ -77,17 +77,23 @@ class Lookout:
         breaker = pacer.breaker
         if breaker.down_since is None:
             self._look_for_silence(now)
+            if not self._trials:
+                self._look_for_trial()
         elif breaker.lasts(now) > self._max_outage_s:
             words = f"the endpoint has been down for {breaker.lasts(now):.0f} s (retry.max_outage): {breaker.why}"
             self._stop(Stop(StopCause.ENDPOINT, words, self._kind))
-        elif self._last is not None and len(self._trials) < _MOST_TRIALS and pacer.takes_trial():
-            trial = asyncio.create_task(self._try(*self._last))
-            self._trials.add(trial)
-            trial.add_done_callback(self._trial_ended)
+        elif len(self._trials) < _MOST_TRIALS:
+            self._look_for_trial()
         since, last = pacer.refused
         if since is not None and now - since > self._max_outage_s and now - last < _LATELY_S:
             words = f"the endpoint has refused everything for {now - since:.0f} s (retry.max_outage)"
             self._stop(Stop(StopCause.ENDPOINT, words, ErrorKind.RATE_LIMITED))
+
+    def _look_for_trial(self) -> None:
+        if self._last is not None and self._pacer.takes_trial():
+            trial = asyncio.create_task(self._try(*self._last))
+            self._trials.add(trial)
+            trial.add_done_callback(self._trial_ended)
 
     def _trial_ended(self, trial: asyncio.Task[None]) -> None:
         self._trials.discard(trial)
@@ -109,6 +115,7 @@ class Lookout:
     async def _try(self, request: Request, way: Way) -> None:
         """Send one trial request; if it is answered, let everybody go again."""
         breaker = self._pacer.breaker
+        sent_at = self._now()
         self._tally.attempts += 1
         self._tally.trials += 1
         try:
@@ -116,20 +123,25 @@ class Lookout:
                 response = await self._client.chat(self._compiler.greeting(request, way))
         except TimeoutError:
             self._tally.failed_attempts[ErrorKind.TIMEOUT.value] += 1
+            self._failed(ErrorKind.TIMEOUT, "a trial request was not answered")
             return
         except EndpointError as error:
             self._tally.failed_attempts[error.kind.value] += 1
             self._count(error.usage)
             if self._pacer.is_down(error):
-                self._kind = error.kind
-                breaker.why = error.message
+                self._failed(error.kind, error.message)
                 if error.retry_after_s is not None:
                     breaker.not_before(self._now() + min(error.retry_after_s, 60.0))
                 return
         else:
             self._count(response.usage)
+        breaker.vouched(sent_at)
         if breaker.down_since is not None and not breaker.is_half_open:
             self._pacer.recovered()
             for trial in self._trials:  # those that went into the silence
                 if trial is not asyncio.current_task():
                     trial.cancel()
+
+    def _failed(self, kind: ErrorKind, why: str) -> None:
+        self._kind = kind
+        self._pacer.trial_failed(why)

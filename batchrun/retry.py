@@ -7,9 +7,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tenacity import AsyncRetrying, RetryCallState
-from tenacity.retry import retry_base
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
 
 from batchrun.job import ITEM_TIMEOUT_S
 from batchrun.records import TRANSIENT_KINDS, EndpointError, ErrorKind
@@ -24,6 +21,10 @@ if TYPE_CHECKING:
 #: An empty answer is paid for; DeepSeek's JSON mode gives one now and then and advises another attempt
 #: (api-docs.deepseek.com/guides/json_mode). Tried this often in all.
 _EMPTY_OUTPUT_ATTEMPTS = 3
+
+
+async def _known() -> None:
+    """Wait for nothing: it is known of each attempt whether it counts."""
 
 
 class Retries:
@@ -69,12 +70,15 @@ class Retries:
         waiting: Callable[[float, EndpointError], None],
         started_at: float,
         spared: Callable[[], int] = lambda: 0,
+        verdict: Callable[[], Awaitable[None]] = _known,
+        down_s: Callable[[], float] = lambda: 0.0,
     ) -> Response:
         """Repeat `attempt` until it succeeds or another is not worthwhile; then raise its last `EndpointError`.
 
         `first` is the error of the first attempt, if that was made already. `waiting` is told of each wait before
-        it begins. `spared` gives how many of the attempts do not count. `started_at` is the loop's time when the item
-        was first sent: no attempt begins later than `retry.item_timeout` seconds after it.
+        it begins. `spared` gives how many of the attempts do not count, `verdict` waits until that is known of each.
+        `started_at` is the loop's time when the item was first sent: no attempt begins later than
+        `retry.item_timeout` seconds after it, and the seconds that the endpoint was down since, which `down_s` gives.
         """
         done = [first] if first else []
 
@@ -83,10 +87,11 @@ class Retries:
                 raise done.pop()
             return await attempt()
 
+        latest = started_at + (self._settings.item_timeout or ITEM_TIMEOUT_S)
+        again = _Again(self, spared, verdict, lambda: latest + down_s())
         retrying = AsyncRetrying(
-            retry=_Worthwhile(self, spared),
-            wait=_Wait(self, spared),
-            stop=_TooLate(started_at + (self._settings.item_timeout or ITEM_TIMEOUT_S)),
+            retry=again,
+            wait=lambda _: again.wait_s,
             sleep=self._sleep,
             before_sleep=lambda state: waiting(state.upcoming_sleep, _error_of(state)),
             reraise=True,
@@ -101,36 +106,37 @@ def _error_of(state: RetryCallState) -> EndpointError:
     return error
 
 
-class _Worthwhile(retry_base):
-    def __init__(self, retries: Retries, spared: Callable[[], int]) -> None:
-        self._retries = retries
-        self._spared = spared
+class _Again:
+    """Decides whether an item gets another attempt, and after how many seconds: `wait_s`."""
+
+    def __init__(
+        self,
+        retries: Retries,
+        spared: Callable[[], int],
+        verdict: Callable[[], Awaitable[None]],
+        latest: Callable[[], float],
+    ) -> None:
+        self._retries, self._spared, self._verdict, self._latest = retries, spared, verdict, latest
         self._spared_before = 0
         self._alike: Counter[tuple[ErrorKind, int | None]] = Counter()
+        self.wait_s = 0.0
 
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        if retry_state.outcome is None or not isinstance(retry_state.outcome.exception(), EndpointError):
+    async def __call__(self, retry_state: RetryCallState) -> bool:
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        if not isinstance(error, EndpointError):
             return False
-        error = _error_of(retry_state)
-        way = (error.kind, error.attempts)
-        spared, before = self._spared(), self._spared_before
-        self._spared_before = spared
-        self._alike[way] += spared == before
-        return self._retries.worthwhile(error, retry_state.attempt_number - spared, self._alike[way])
+        number, way = retry_state.attempt_number, (error.kind, error.attempts)
+        before, self._spared_before = self._spared_before, self._spared()
+        self._alike[way] += self._spared_before == before
+        if self._is_due(error, number, self._alike[way]):
+            return True
+        await self._verdict()
+        before, self._spared_before = self._spared_before, self._spared()
+        return self._spared_before > before and self._is_due(error, number, self._alike[way])
 
-
-class _Wait(wait_base):
-    def __init__(self, retries: Retries, spared: Callable[[], int]) -> None:
-        self._retries = retries
-        self._spared = spared
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        return self._retries.wait_s(_error_of(retry_state), max(1, retry_state.attempt_number - self._spared()))
-
-
-class _TooLate(stop_base):
-    def __init__(self, latest: float) -> None:
-        self._latest = latest
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        return asyncio.get_running_loop().time() + retry_state.upcoming_sleep > self._latest
+    def _is_due(self, error: EndpointError, number: int, alike: int) -> bool:
+        counted = number - self._spared_before
+        if not self._retries.worthwhile(error, counted, alike):
+            return False
+        self.wait_s = self._retries.wait_s(error, max(1, counted))
+        return asyncio.get_running_loop().time() + self.wait_s <= self._latest()

@@ -381,7 +381,8 @@ class Runner:
         own = self._own_builder.build(item) if self._is_changed else request
         fingerprint = bytes.fromhex(own.fingerprint)[:8] if isinstance(own, Request) else bytes(8)
         key = self._idempotency_key(item, request)
-        work = Work(item, request, key, self._now(), fingerprint, replaces, request.fingerprint)
+        down_s = self._pacer.down_s
+        work = Work(item, request, key, self._now(), fingerprint, replaces, request.fingerprint, down_s)
         self._under_way[id(work)] = work
         return work
 
@@ -402,7 +403,9 @@ class Runner:
             over = await self._conclude(work, response)
         except EndpointError as caught:
             error = caught
-            over = not self._retries.worthwhile(error, 1 - work.record.spared) and self._give_up(work, error)
+            record = work.record
+            if not record.in_doubt and not self._retries.worthwhile(error, 1 - record.spared):
+                over = self._give_up(work, error)
         except BaseException:
             over = True
             raise
@@ -421,7 +424,8 @@ class Runner:
                 before = work.record.spared if error is None else 0
                 response = await self._retries.run(
                     lambda: self._attempt(work), error, waiting=self._waits(work), started_at=work.started_at,
-                    spared=self._spared(work, before),
+                    spared=self._spared(work, before), verdict=lambda: self._pacer.verdict(work.record, self._is_alone),
+                    down_s=lambda: self._pacer.down_s - work.down_s,
                 )  # fmt: skip
                 error = None
                 over = await self._conclude(work, response)
@@ -432,6 +436,10 @@ class Runner:
         finally:
             self._waiting_room.release()
             del self._under_way[id(work)]
+
+    def _is_alone(self) -> bool:
+        """Tell whether there is but one item under way, and none to come."""
+        return len(self._under_way) == 1 and self._feed is not None and self._feed.ended
 
     def _spared(self, work: Work, before: int) -> Callable[[], int]:
         """Give what counts the attempts that are not the item's own fault, as from now on."""

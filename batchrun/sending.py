@@ -45,7 +45,7 @@ class JobRefusedError(Exception):
 
 @dataclass(slots=True)
 class Work:
-    """An item under way; `started_at` is in the event loop's seconds."""
+    """An item under way; `started_at` is in the event loop's seconds, `down_s` how long the endpoint had been down."""
 
     item: Item
     request: Request
@@ -54,6 +54,7 @@ class Work:
     fingerprint: bytes
     replaces: int
     fingerprint_hex: str
+    down_s: float = 0.0
     attempts: int = 0
     reasks: int = 0
     usage: Usage | None = None

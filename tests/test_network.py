@@ -662,7 +662,7 @@ def test_a_key_that_the_provider_echoes_is_nowhere(
         f"HTTP/1.1 {KEY} {KEY}\r\n{KEY}\r\n\r\n{KEY}".encode(),
         http(200, GOOD[:-1] + f',"a":"{slashed}","b":"{spelled(KEY)}"}}'.encode()),
     ]
-    server = serve(lambda call: [answers[int(call.prompt[1:])]])
+    server = serve(lambda call: [answers[int(call.prompt[1:])] if call.prompt.startswith("i") else ok()])
     ended = batchrun(*command(tmp_path, server, "--json"), OPENAI_API_KEY=KEY)
     assert ended.code == 3
     assert ended.json()["counts"]["results"] == 2

@@ -42,11 +42,23 @@ class Down:
         return [Wait(0.02), ok()]
 
 
-@pytest.mark.parametrize(
-    "actions",
-    [[http(503)], [Act.RESET], [Act.CLOSE], [http(502, b"<html>")], [http(200, b"")]],
-    ids=["503", "reset", "closed", "a page", "nothing"],
-)
+OUTAGES: dict[str, list[Action]] = {
+    "503": [http(503)],
+    "reset": [Act.RESET],
+    "closed": [Act.CLOSE],
+    "a page": [http(502, b"<html>")],
+    "nothing": [http(200, b"")],
+}
+CUT: list[Action] = [http(200, b'{"id": "c-1", "obj', length=500), Act.CLOSE]
+OTHERS: dict[str, list[Action]] = {
+    "cut": CUT,
+    "refused": [http(429, {"error": {"message": "busy"}})],
+    "refused for a second": [http(429, {"error": {"message": "busy"}}, "Retry-After: 1")],
+    "silence": [Act.HANG],
+}
+
+
+@pytest.mark.parametrize("actions", OUTAGES.values(), ids=OUTAGES)
 def test_an_outage_in_the_middle_costs_no_item_and_few_calls(
     actions: list[Action], serve: Callable[..., Scripted], go: Callable[..., Ran]
 ) -> None:
@@ -56,6 +68,68 @@ def test_an_outage_in_the_middle_costs_no_item_and_few_calls(
     assert len(server.calls) <= 300 + 30
     assert 2 <= ran.summary.tally.trials <= 8
     assert any("the endpoint was down once, for" in warning for warning in ran.summary.warnings)
+
+
+@pytest.mark.parametrize("max_attempts", [1, 2])
+@pytest.mark.parametrize("actions", [*OUTAGES.values(), *OTHERS.values()], ids=[*OUTAGES, *OTHERS])
+def test_an_outage_that_meets_the_last_items_costs_none_of_them(
+    actions: list[Action], max_attempts: int, serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    server = serve(Down(actions, at_call=18, seconds=2.0))
+    retry = replace(PATIENT, max_attempts=max_attempts, attempt_timeout=2.5)
+    ran = go(server, 20, concurrency=2, retry=retry)
+    assert (ran.summary.exit_code, len(ran.results)) == (0, 20)
+
+
+def test_an_item_is_not_blamed_before_something_sent_later_was_answered(
+    serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    def script(call: Call) -> list[Action]:
+        if call.prompt == "p1" and call.attempt <= 2:
+            return [http(503)]
+        return [Wait(0.5), ok()]
+
+    server = serve(script)
+    ran = go(server, ["p0", "p1"], concurrency=1, retry=replace(PATIENT, max_attempts=2))
+    assert (ran.summary.exit_code, [failure["id"] for failure in ran.failures]) == (3, ["p1"])
+    assert (len(server.of("p1")), ran.summary.tally.trials) == (2, 1), "nobody else was there to be answered"
+    trial = server.calls[-1]
+    assert not is_item(trial)
+    assert trial.at > server.of("p1")[-1].at
+
+
+def test_an_item_that_brings_the_outage_on_is_blamed_in_the_end(
+    serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    down_until = 0.0
+
+    def script(call: Call) -> list[Action]:
+        nonlocal down_until
+        if call.prompt == "p5":
+            down_until = time.monotonic() + 0.9
+        return [Act.RESET] if time.monotonic() < down_until else [Wait(0.01), ok()]
+
+    ran = go(serve(script), ["p4", "p5"], concurrency=1, retry=replace(PATIENT, max_attempts=2))
+    assert (ran.summary.exit_code, [failure["id"] for failure in ran.failures]) == (3, ["p5"])
+
+
+def test_the_time_of_an_outage_is_not_taken_from_an_item(
+    serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    down = Down([http(503)], at_call=10, seconds=3.0)
+
+    def script(call: Call) -> list[Action]:
+        began = down.since
+        actions = down(call)
+        is_first = began is not None and is_item(call) and call.prompt not in seen and actions is not down.actions
+        if is_first:
+            seen.add(call.prompt)
+        return [http(500)] if is_first else actions
+
+    seen: set[str] = set()
+    ran = go(serve(script), 20, concurrency=4, retry=replace(PATIENT, item_timeout=2.0))
+    assert (ran.summary.exit_code, len(ran.results)) == (0, 20)
+    assert len(seen) >= 4
 
 
 def test_an_outage_that_lasts_too_long_ends_the_run_and_blames_no_item(

@@ -57,11 +57,15 @@ _FADES = 0.999
 _HALF_OPEN_S = 3.0
 #: After a shorter time the level is what it was.
 _LONG_HOLD_S = 5.0
+#: Whether an item is to blame for its last attempt is looked for so often, and asked by a trial if for so long, and the
+#: longest answer, nothing else tells.
+_VERDICT_S, _PATIENCE_S = 0.1, 1.0
 #: So many refusals in a row, though it gave way, are an outage.
 _AN_OUTAGE = 8
 #: Answers between two refusals that make each of them a lone one, and how many such make it a habit.
 _LONE_AFTER, _HABIT = 20, 2
 _NOT_REFUSED = (None, 0.0)
+_NEVER = float("-inf")
 _AUTO_START = 16
 #: No level is higher than this by itself: one core has enough to do with it.
 AUTO_MOST = 1000
@@ -242,8 +246,9 @@ class Pacer:
         self._stopping = asyncio.Event()
         self._said: set[RateCause] = set()
         self._due = 0.0
-        #: How long everybody was held, and when the item that goes first afterwards went.
+        #: How long everybody was held, when a trial was answered, and when the item that goes first afterwards went.
         self._held_s = 0.0
+        self._back_at = _NEVER
         self._half_at: float | None = None
         #: Refusals without an answer between, of what was sent after it had given way.
         self._in_a_row = 0
@@ -259,6 +264,8 @@ class Pacer:
         self._is_alert = False
         self._timeouts = self._refusals = 0.0
         self._number = 0
+        #: Items that wait to hear whether they are to blame.
+        self._accused = 0
 
     # --- who may go ---
 
@@ -294,11 +301,23 @@ class Pacer:
             raise
 
     def _failed_at(self, now: float, ticket: Ticket, error: EndpointError, record: Record) -> None:
-        was_down = self.breaker.down_since is not None
-        if self.breaker.failed(now, record, ticket.number, error.message, unreachable=error.unreachable):
+        breaker = self.breaker
+        was_down = breaker.down_since is not None
+        # Where nobody was answered who went out later, a timeout tells of the endpoint, once, rather than of the item.
+        # And what went out before the endpoint was back ends when it does.
+        in_silence = error.kind is ErrorKind.TIMEOUT and _NEVER < breaker.vouched_at < ticket.sent_at
+        spares = (in_silence and self._sent > 1 and not record.spared) or (
+            ticket.sent_at < self._back_at and record.spared < _MOST_SPARED
+        )
+        if breaker.failed(
+            now, record, ticket.number, error.message, unreachable=error.unreachable, spares=spares
+        ):  # fmt: skip
             self._opened()
-        elif was_down and self.breaker.down_since is None:
+        elif was_down and breaker.down_since is None:
             self._go_on(now)  # it was the items' own fault
+        elif in_silence and not was_down:
+            breaker.open(now, error.message, since=self.last_answer_at, spares=False)
+            self._opened()
 
     def _timed_out(self, now: float, ticket: Ticket) -> None:
         """Take many timeouts for an overload."""
@@ -332,7 +351,7 @@ class Pacer:
         self.refused = _NOT_REFUSED
         self._in_a_row = 0
         self.longest_s = max(latency_s, self.longest_s * _FADES)
-        if self.breaker.answered():
+        if self.breaker.answered(ticket.sent_at):
             self._go_on(now)
         self._level.succeeded(now, ticket.ordinal, latency_s)
         self._forgive(ticket)
@@ -371,13 +390,16 @@ class Pacer:
                     self._changed.set()
         if error.abandoned:
             record.failed += 1
-            record.spared += record.spared < _MOST_SPARED
+            if record.spared < _MOST_SPARED:
+                record.spared += 1
+            else:
+                self.breaker.doubt(now, record)
             self.longest_s = max(self.longest_s, now - ticket.sent_at)
             return
         if error.kind not in _OUTAGE_KINDS or error.attempts is not None:
             record.failed += 1
             self.last_answer_at = now
-            if self.breaker.answered():
+            if self.breaker.answered(ticket.sent_at):
                 self._go_on(now)
             return
         if error.unreachable:
@@ -484,7 +506,7 @@ class Pacer:
     def takes_trial(self) -> bool:
         """Tell whether a trial request may go now; it counts like any other, and needs no slot."""
         now = self._now()
-        if self.is_held or not self.breaker.trial_due(now):
+        if self.is_held or not self.breaker.trial_due(now, asked=self._is_asked(now)):
             return False
         with self._lock:
             if any(limit.earliest(now, 1.0) > now for limit in self._limits if limit.is_told):
@@ -493,6 +515,35 @@ class Pacer:
                 limit.count(now, 1.0)
         self.breaker.trial_sent(now)
         return True
+
+    def _is_asked(self, now: float) -> bool:
+        """Tell whether somebody waits for a verdict that nothing in flight is likely to bring."""
+        since = self.breaker.in_doubt_since
+        if not self._accused or since is None:
+            return False
+        return not self._sent or now - since > _PATIENCE_S + self.longest_s
+
+    async def verdict(self, record: Record, is_alone: Callable[[], bool]) -> None:
+        """Wait until it is known of each failed attempt whose fault it was. Raises `Stopping`.
+
+        The only item of a run is not waited with if nothing was ever answered: that is no outage in the middle.
+        """
+        self._accused += 1
+        try:
+            while record.in_doubt and not (self.breaker.vouched_at == _NEVER and is_alone()):
+                await self.sleep(_VERDICT_S)
+        finally:
+            self._accused -= 1
+
+    @property
+    def down_s(self) -> float:
+        """How many seconds the endpoint was down in all, until now."""
+        return self.outage_s + self.breaker.lasts(self._now())
+
+    def trial_failed(self, why: str) -> None:
+        """Take note that a trial request shows that the endpoint is down."""
+        if self.breaker.trial_failed(self._now(), why):
+            self._opened()
 
     @staticmethod
     def is_down(error: EndpointError) -> bool:
@@ -506,7 +557,7 @@ class Pacer:
         """
         now = self._now()
         self._held_s = self.breaker.lasts(now)
-        self.last_answer_at = now
+        self.last_answer_at = self._back_at = now
         self._half_at = None
         if self.is_full:
             self.breaker.close()
