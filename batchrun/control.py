@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchrun.pace import Pacer
+    from batchrun.spending import Spending
 
 _MOST_BYTES = 10_000
 _CREDENTIALS = struct.Struct("3i")  # process, user, group
@@ -29,6 +30,7 @@ SETTABLE: dict[str, tuple[str, Callable[[object], Any]]] = {
     "requests_per_minute": ("requests_per_minute", expect.positive),
     "tokens_per_minute": ("tokens_per_minute", expect.positive),
     "concurrency": ("concurrency", expect.concurrency),
+    "max_cost": ("max_cost", expect.positive),
 }
 
 
@@ -43,8 +45,10 @@ class Control:
     answer is one too, `{"done": "…"}` or `{"error": "…"}`.
     """
 
-    def __init__(self, folder: Path, pacer: Pacer, tell: Callable[[str], None]) -> None:
-        self._folder, self._pacer, self._tell = folder, pacer, tell
+    def __init__(
+        self, folder: Path, pacer: Pacer, spending: Spending | None, tell: Callable[[str], None]
+    ) -> None:  # fmt: skip
+        self._folder, self._pacer, self._spending, self._tell = folder, pacer, spending, tell
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -96,10 +100,14 @@ class Control:
 
     def _set(self, values: dict[str, Any]) -> str:
         read = {name: _read(name, value) for name, value in values.items()}
+        if "max_cost" in read:
+            if self._spending is None:  # what is in flight already was not reserved for
+                raise ControlError("max_cost: this run was begun without budget.max_cost, so it cannot have one now")
+            self._spending.tell_most(read["max_cost"])
         for name, value in read.items():
             if SETTABLE[name][0] == "concurrency":
                 self._pacer.tell_concurrency(None if value == "auto" else value)
-            else:
+            elif SETTABLE[name][0] != "max_cost":
                 self._pacer.tell_limit(SETTABLE[name][0].partition("_")[0], value)
         return "set " + ", ".join(f"{name} = {as_toml(value)}" for name, value in read.items())
 

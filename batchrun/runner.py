@@ -192,7 +192,9 @@ class Runner:
                 client, self._pacer, self._compiler, self._store, self._tally, self._count_usage, self._observer,
                 self._learned, estimate, self._lookout, dialect.quota, self.job.retry.hedge, self._spending,
             )  # fmt: skip
-            control = Control(self.job.output, self._pacer, lambda words: self._observer.notice("control", words))
+            control = Control(
+                self.job.output, self._pacer, self._spending, lambda words: self._observer.notice("control", words)
+            )
             await control.open()
             stack.push_async_callback(control.close)
             self._look_ahead()

@@ -58,6 +58,11 @@ class Spending:
         """What was spent so far, with what may have been."""
         return cost_of(self._tally.usage, self._price) + self.unsaid
 
+    def tell_most(self, most: float) -> None:
+        """Let no more than this be spent from now on, what was spent already included."""
+        self._most = most
+        self._changed.set()
+
     async def reserve(self, request: Request) -> Reservation:
         """Wait until a request fits. Raises `Stopping` if it never will, or when the run stops."""
         if not self._next.locked() and (taken := self.takes(request)) is not None:

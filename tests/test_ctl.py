@@ -33,12 +33,12 @@ concurrency = 2
 class Live:
     """A run of 400 items, two at a time, 20 ms each."""
 
-    def __init__(self, folder: Path, server: Scripted, command: Callable[..., Ended]) -> None:
+    def __init__(self, folder: Path, server: Scripted, command: Callable[..., Ended], more: str = "") -> None:
         self.folder, self.server, self.command = folder, server, command
         self.out = folder / ("long-name-" * 12) / "out"  # longer than the path of a socket may be
         self.out.parent.mkdir()
         write_lines(folder / "in.jsonl", *({"id": f"r-{number}", "prompt": f"p{number}"} for number in range(400)))
-        (folder / "job.toml").write_text(JOB.replace("URL", server.base_url).replace("OUT", str(self.out)))
+        (folder / "job.toml").write_text(JOB.replace("URL", server.base_url).replace("OUT", str(self.out)) + more)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "batchrun", "run", "job.toml", "--log-format", "json"],
             cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -87,6 +87,42 @@ def test_limits_are_changed_without_a_restart(live: Live) -> None:
     assert live.process.wait(60) == 0
 
 
+@pytest.fixture
+def paying(tmp_path: Path, serve: Any, batchrun: Any) -> Iterator[Live]:
+    """A run that may spend 200; each of its answers costs 1."""
+    more = """[params]
+max_tokens = 2
+[budget]
+max_cost = 200
+[price]
+input = 0.0
+output = 500000.0
+"""
+    live = Live(tmp_path, serve(lambda call: [Wait(0.02), ok()]), batchrun, more)
+    with live.process:
+        yield live
+        live.process.kill()
+
+
+@pytest.mark.parametrize(("most", "code", "results"), [(60, 5, 60), (300.5, 5, 300), (400, 0, 400)])
+def test_what_a_run_may_spend_is_lowered_and_raised(most: float, code: int, results: int, paying: Live) -> None:
+    assert (
+        paying.ctl("set", f"max_cost={most}", "concurrency=8").out == f"set max_cost = {float(most)}, concurrency = 8\n"
+    )
+    assert paying.process.wait(60) == code
+    assert len(records(paying.out / "results.jsonl")) == results
+
+
+def test_less_than_was_spent_already_ends_the_run(paying: Live) -> None:
+    until(lambda: len(paying.server.calls) > 30)
+    assert paying.ctl("set", "max_cost=1").code == 0
+    assert paying.process.wait(60) == 5
+    assert 25 < len(records(paying.out / "results.jsonl")) < 200
+    assert json.loads((paying.out / "run.json").read_text())["summary"]["stopped"]["message"].endswith(
+        "(budget.max_cost)"
+    )
+
+
 def test_a_paused_run_stops_in_good_order(live: Live) -> None:
     assert live.ctl("pause").code == 0
     live.process.send_signal(signal.SIGTERM)
@@ -98,10 +134,12 @@ def test_a_paused_run_stops_in_good_order(live: Live) -> None:
     [
         (["set", "rpm=0"], "rpm: expected a number above zero, got '0'"),
         (["set", "rpm=fast"], "rpm: expected a number above zero"),
-        (["set", "model=x"], "model: cannot be set on a live run; concurrency, requests_per_minute"),
+        (["set", "model=x"], "model: cannot be set on a live run; concurrency, max_cost, requests_per_minute"),
         (["set", "concurrency=0"], "concurrency: expected"),
         (["set"], "set takes one or more of rpm=N"),
         (["set", "rpm"], "set takes one or more of rpm=N"),
+        (["set", "max_cost=30"], "max_cost: this run was begun without budget.max_cost"),
+        (["set", "max_cost=-1"], "max_cost: expected a number above zero"),
         (["pause", "now"], "pause takes no values"),
         (["stop"], "'stop' is not one of"),
     ],

@@ -18,8 +18,8 @@ def ctl(place: Path, what: str, values: tuple[str, ...]) -> None:
     """Steer a run that is going, without a restart.
 
     `pause` sends nothing more and lets the calls in flight end; `resume` goes on. `set` changes limits: rpm=N, tpm=N,
-    concurrency=N or concurrency=auto. The job file stays as it is: the next run has its limits again. Only the user
-    whose run it is can do this.
+    concurrency=N or concurrency=auto, and max_cost=N where the run has a max_cost: what it may spend in all. The job
+    file stays as it is: the next run has its limits again. Only the user whose run it is can do this.
 
     \b
     Examples:
@@ -49,5 +49,5 @@ def ctl(place: Path, what: str, values: tuple[str, ...]) -> None:
 def _pairs(values: tuple[str, ...]) -> dict[str, str]:
     pairs = dict(value.split("=", 1) for value in values if "=" in value)
     if len(pairs) != len(values) or not pairs:
-        raise click.UsageError("set takes one or more of rpm=N, tpm=N, concurrency=N|auto")
+        raise click.UsageError("set takes one or more of rpm=N, tpm=N, concurrency=N|auto, max_cost=N")
     return pairs
