@@ -12,7 +12,9 @@ from conftest import records
 
 from batchrun.endpoint.answers import understand
 from batchrun.endpoint.dialect_files import load, names, unknown
+from batchrun.job import Price
 from batchrun.records import EndpointError, Response
+from batchrun.summary import cost_of
 
 FOLDER = Path(__file__).parent / "dialects"
 KEYS = {
@@ -59,6 +61,17 @@ def test_a_recorded_answer_is_what_it_is(family: str, one: dict[str, Any]) -> No
     else:
         assert found.usage is not None
         assert {name: getattr(found.usage, name) for name in expected["usage"]} == expected["usage"]
+
+
+PRICE = Price(input=1_000_000.0, cached_input=0.0, output=1_000_000.0)
+
+
+@pytest.mark.parametrize(("family", "one"), [one for one in RECORDED if '"usage"' in str(one.values[1]["body"])])  # type: ignore[index]
+def test_every_token_of_a_recorded_answer_is_paid_for_once(family: str, one: dict[str, Any]) -> None:
+    usage = outcome(family, one).usage
+    if usage is not None:
+        assert usage.prompt_tokens + usage.completion_tokens == usage.total_tokens
+        assert cost_of(usage, PRICE) == usage.total_tokens - usage.cached_tokens
 
 
 def test_every_signal_of_the_decision_tables_is_recorded() -> None:

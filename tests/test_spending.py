@@ -95,6 +95,16 @@ def test_where_no_request_says_how_long_its_answer_may_be_the_longest_one_tells(
     assert "no run can send anything so: raise it, or bound the answers by max_tokens" in refused.err
 
 
+def test_reasoning_that_is_counted_beside_the_answer_is_paid_for(bench: Bench, serve: Callable[..., Scripted]) -> None:
+    details = {"reasoning_tokens": 4}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 9, "completion_tokens_details": details}
+    summary = bench.run(serve(lambda call: [http(200, completion() | {"usage": usage})]), 100.0, items=2).json()
+    assert (summary["cost"]["amount"], summary["tokens"]["completion"], summary["tokens"]["reasoning"]) == (6.0, 12, 8)
+    (one, _) = records(bench.folder / "out" / "results.jsonl")
+    assert one["usage"] == {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
+    assert one["provider"]["body"]["usage"] == usage
+
+
 def test_answers_that_are_no_output_and_failed_attempts_count(bench: Bench, serve: Callable[..., Scripted]) -> None:
     server = serve(lambda call: [http(200, completion("", finish="length" if call.number % 2 else "stop"))])
     summary = bench.run(server, 10.5).json()

@@ -360,7 +360,10 @@ def _join_parts(parts: list[Any]) -> tuple[str, list[str]]:
 
 
 def read_usage(body: dict[str, Any], dialect: Dialect) -> Usage | None:
-    """Read the tokens of an answer from where the dialect says that they stand; None if they stand nowhere."""
+    """Read the tokens of an answer from where the dialect says that they stand; None if they stand nowhere.
+
+    Those of the reasoning are among those of the answer, also where the provider counts them apart.
+    """
     value = body.get("usage")
     if not isinstance(value, dict):
         value = next((one for path in dialect.usage_at if isinstance(one := _at(body, path), dict)), None)
@@ -369,7 +372,12 @@ def read_usage(body: dict[str, Any], dialect: Dialect) -> Usage | None:
     prompt = _count(value.get("prompt_tokens"))
     completion = _count(value.get("completion_tokens"))
     cached, reasoning = _first_count(value, dialect.cached_at), _first_count(value, dialect.reasoning_at)
-    return Usage(prompt, completion, _count(value.get("total_tokens")) or prompt + completion, cached, reasoning)
+    total = _count(value.get("total_tokens"))
+    if reasoning and total >= prompt + completion + reasoning:
+        completion += (
+            reasoning  # xAI and what passes Gemini on count it beside the answer: github.com/vercel/ai/pull/12425
+        )
+    return Usage(prompt, completion, total or prompt + completion, cached, reasoning)
 
 
 def _first_count(value: dict[str, Any], paths: tuple[tuple[str, ...], ...]) -> int:
