@@ -402,6 +402,22 @@ def endpoint_job(path: Path | None, overrides: Mapping[str, Any]) -> Job:
     return build_job(_read_toml(path) if path else "", path, overrides, needed=())
 
 
+def job_to_notify(path: Path) -> Job | None:
+    """Give what of a job file tells whom to notify, whatever else is wrong with it; None if it tells nobody."""
+    try:
+        reader = _Reader(_read_toml(path), path)
+        values = reader.values()
+    except JobError:
+        return None
+    if "notify" not in values or any(key.partition(".")[0] == "notify" for key in reader.wrong):
+        return None
+    endpoint = Endpoint(api_key_env=values.get("endpoint", {}).get("api_key_env"))
+    return Job(
+        (), Path(values.get("output", "")), env_file=values.get("env_file"), endpoint=endpoint,
+        notify=Notify(**values["notify"]), path=path,
+    )  # fmt: skip
+
+
 def build_job(
     text: str, path: Path | None, overrides: Mapping[str, Any] | None = None,
     needed: tuple[str, ...] = ("input", "output"),

@@ -219,6 +219,37 @@ def test_a_run_that_is_refused_is_told_and_measured(on: str, bench: Bench, good:
     assert metrics_of(metrics)["batchrun_exit_code"] == 2
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("[limits]\nconcurency = 3\n", "limits.concurency: unknown key"),
+        ('[retry]\nwait_max = "soon"\n', "retry.wait_max: expected"),
+        ("[prompt]\nuser = '{{ text'\n", "template"),
+        ("[structured]\nschema = 'none.json'\n", "none.json"),
+    ],
+    ids=["an unknown key", "a wrong value", "a template", "no schema"],
+)
+def test_a_job_of_which_no_run_can_be_made_is_told(more: str, words: str, bench: Bench, good: Scripted) -> None:
+    ended = bench.run(good, f'command = "cat > told.json"\non = "trouble"\n{more}')
+    assert (ended.code, good.calls) == (2, [])
+    told = json.loads((bench.folder / "told.json").read_text())
+    assert told["summary"]["exit_code"] == 2
+    assert words in told["summary"]["stopped"]["message"]
+    assert words in ended.err
+
+
+@pytest.mark.parametrize(
+    ("more", "flags"),
+    [("[limits]\nrpm = 3\n", ["--dry-run"]), ("webhook = 3\n", []), ("[[[\n", [])],
+    ids=["a rehearsal", "a wrong notify", "no TOML"],
+)
+def test_nobody_is_told_of_a_rehearsal_or_where_it_cannot_be_read_whom(
+    more: str, flags: list[str], bench: Bench, good: Scripted
+) -> None:
+    assert bench.run(good, f'command = "cat > told.json"\n{more}', *flags).code == 2
+    assert not (bench.folder / "told.json").exists()
+
+
 def test_a_run_without_its_env_file_is_told_by_a_command_of_the_jobs_folder(
     bench: Bench, good: Scripted, batchrun: Callable[..., Ended], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -31,15 +31,11 @@ def carry_out(
     metrics = MetricsFile(metrics_file, str(job.path.absolute() if job.path else "")) if metrics_file else None
     made: list[Runner] = []
 
-    def trouble(problems: list[str]) -> None:
-        for problem in problems:
-            _display(console, quiet=True, log_format=log_format).notice("notify", problem)
-
     def refused(message: str, exit_code: int) -> None:
         from batchrun.notify import tell_refusal
 
-        trouble(_measured(lambda: metrics.refused(exit_code) if metrics else None))
-        trouble(tell_refusal(job, message, exit_code))
+        _say(_measured(lambda: metrics.refused(exit_code) if metrics else None), log_format)
+        _say(tell_refusal(job, message, exit_code), log_format)
 
     with refusing(log_format, made, quiet=quiet, refused=refused):
         if metrics:
@@ -49,9 +45,29 @@ def carry_out(
     _report(summary, again, console, as_json=as_json, quiet=quiet, log_format=log_format)
     from batchrun.notify import tell
 
-    trouble(_measured(lambda: metrics.finish(summary) if metrics else None))
-    trouble(tell(made[0].job, summary))
+    _say(_measured(lambda: metrics.finish(summary) if metrics else None), log_format)
+    _say(tell(made[0].job, summary), log_format)
     raise SystemExit(summary.exit_code)
+
+
+def refusal_of(job_file: Path | None, log_format: str | None) -> Callable[[str, int], None]:
+    """Give what tells whom a job file names that no job could be made of it, as far as the file can be read."""
+
+    def refused(message: str, exit_code: int) -> None:
+        from batchrun.job import job_to_notify
+        from batchrun.notify import tell_refusal
+
+        job = job_to_notify(job_file) if job_file is not None and job_file.is_file() else None
+        if job is not None:
+            _say(tell_refusal(job, message, exit_code), log_format)
+
+    return refused
+
+
+def _say(problems: list[str], log_format: str | None) -> None:
+    """Say what went wrong with telling others."""
+    for problem in problems:
+        _display(Console(), quiet=True, log_format=log_format).notice("notify", problem)
 
 
 def _check(metrics: MetricsFile, path: Path | None) -> None:

@@ -78,10 +78,10 @@ def retry(
 
     Exit codes: as of `batchrun run`.
     """
-    from batchrun.cli.execution import carry_out, refusing
+    from batchrun.cli.execution import carry_out, refusal_of, refusing
     from batchrun.locate import locate
 
-    with refusing(log_format):
+    with refusing(log_format, refused=refusal_of(place, log_format)):
         job = locate(place, to_change=True).job
     if concurrency is not None:
         job = dataclasses.replace(job, limits=dataclasses.replace(job.limits, concurrency=concurrency))

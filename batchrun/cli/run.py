@@ -104,10 +104,10 @@ def run(
       75        another run is at it
       130, 143  interrupted; run it again to go on
     """
-    from batchrun.cli.execution import carry_out, refusing
+    from batchrun.cli.execution import carry_out, refusal_of, refusing
 
     console = Console()
-    with refusing(log_format):
+    with refusing(log_format, refused=None if dry_run else refusal_of(job_file, log_format)):
         job = _load(job_file, flags)
         if dry_run:
             _dry_run(job, limit, console, as_json=as_json, quiet=quiet)
