@@ -53,7 +53,8 @@ def locate(path: Path, *, to_change: bool = False) -> Located:
         raise JobError(f"{path / 'run.json'}: {error}; name the job file instead") from error
     if job.data_boundary.by_flag:  # what was said on a command line was said for that run
         job = replace(job, data_boundary=replace(job.data_boundary, classification=None, by_flag=False))
-    return Located(replace(job, output=path), manifest)
+    file = manifest.get("job_file")
+    return Located(replace(job, output=path, path=folder / file if isinstance(file, str) else None), manifest)
 
 
 def _as_run(job: Job, manifest: dict[str, Any]) -> Located:

@@ -265,6 +265,19 @@ def test_a_run_without_its_env_file_is_told_by_a_command_of_the_jobs_folder(
     assert list(elsewhere.iterdir()) == []
 
 
+def test_a_retry_of_a_run_directory_is_told_and_measured_as_a_run_of_its_job(
+    bench: Bench, bad: Scripted, batchrun: Callable[..., Ended], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    bench.run(bad, 'command = "cat > told.json"')
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    command = ("retry", bench.folder / "out", "-q", "--metrics-file", "m.prom")
+    assert batchrun(*command, cwd=elsewhere, OPENAI_API_KEY=KEY).code == 0
+    told = json.loads((bench.folder / "told.json").read_text())
+    assert (told["job"], told["summary"]["exit_code"]) == (str(bench.folder / "job.toml"), 0)
+    assert f'batchrun_exit_code{{job_file="{bench.folder}/job.toml"}} 0' in (elsewhere / "m.prom").read_text()
+    assert json.loads((bench.folder / "out/run.json").read_text())["job_file"] == str(bench.folder / "job.toml")
+
+
 def test_a_start_beside_a_run_tells_nobody_and_leaves_its_metrics_alone(bench: Bench, good: Scripted) -> None:
     metrics = bench.folder / "batchrun.prom"
     bench.run(good, QUIETLY, "--metrics-file", metrics)
