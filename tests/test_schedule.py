@@ -662,6 +662,40 @@ def test_a_json_log_may_be_moved_away_and_cut_during_a_run(tmp_path, batchrun, s
     assert log.read_bytes() == b""
 
 
+#: Runs a job whose log goes to a disk that is full until the run was paused, and keeps exit code and log.
+WITH_A_FULL_DISK = """
+mount -t tmpfs -o size=16k tmpfs small || exit 77
+head -c 100000 /dev/zero > small/full
+"$@" run job.toml -q --concurrency 1 --log-format json 2>> small/log & run=$!
+until test -s out/results.jsonl; do kill -0 $run || exit 1; sleep 0.1; done
+"$@" ctl job.toml pause > /dev/null
+test -s small/log && exit 1
+test -n "$AGAIN" && rm small/full
+"$@" ctl job.toml resume > /dev/null
+wait $run; echo $? > code; cat small/log > log
+"""
+
+
+@pytest.mark.parametrize("again", ["", "yes"])
+def test_a_full_disk_behind_a_log_stops_no_run_and_what_it_held_up_is_written_when_there_is_room(
+    tmp_path, simulator, again
+):
+    if not shutil.which("unshare"):
+        pytest.skip("unshare is missing: no file system of the test's own")
+    write_lines(tmp_path / "in.jsonl", *({"id": str(n), "text": "x"} for n in range(40)))
+    job = write_job(tmp_path, output="out", name="job.toml")
+    endpoint = f'base_url = "{simulator("--latency", "50ms")}"\nmodel = "m"'
+    job.write_text(job.read_text("utf-8").replace('simulate = "openai"', endpoint), "utf-8")
+    (tmp_path / "small").mkdir()
+    command = ["unshare", "-m", "sh", "-c", WITH_A_FULL_DISK, "sh", sys.executable, "-m", "batchrun"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(AGAIN=again), capture_output=True, check=False)
+    if ended.returncode == 77 or b"unshare:" in ended.stderr:
+        pytest.skip(f"no file system could be mounted: {ended.stderr.decode().strip()[:200]}")
+    assert (ended.returncode, (tmp_path / "code").read_text()) == (0, "0\n"), ended.stderr
+    events = [one["message"].split(":")[0] for one in records(tmp_path / "log") if one["event"] != "data_boundary"]
+    assert events == (["paused", "resumed", "40 results, 0 failures"] if again else [])
+
+
 @pytest.mark.parametrize(
     ("items", "flags", "code", "said"),
     [

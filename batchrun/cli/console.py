@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import os
 import re
 import sys
@@ -47,10 +49,13 @@ def columns() -> int:
 
 
 class Console:
-    """Writes lines to standard error. A reader that went away (`| head`) ends the writing, never the run."""
+    """Writes lines to standard error. A reader that went away (`| head`) ends the writing, never the run.
+
+    Where the disk is full lines wait in the buffer, some kilobytes of them, for room.
+    """
 
     def __init__(self) -> None:
-        self._gone = False
+        self._gone = self._waits = False
         self.is_terminal = sys.stderr.isatty()
 
     def line(self, text: str = "") -> None:
@@ -63,9 +68,13 @@ class Console:
             try:
                 sys.stderr.write(text)
                 sys.stderr.flush()
-            except OSError:
-                self._gone = True
-                _silence(sys.stderr.fileno())
+            except OSError as error:
+                self._gone = error.errno not in (errno.ENOSPC, errno.EDQUOT)
+                if self._gone:
+                    _silence(sys.stderr.fileno())
+                elif not self._waits:
+                    self._waits = True
+                    atexit.register(_let_go)
         return len(text)
 
     def flush(self) -> None:
@@ -125,6 +134,14 @@ def fail(message: str, exit_code: int) -> NoReturn:
     """Say why nothing was done, and end."""
     complain(message)
     sys.exit(exit_code)
+
+
+def _let_go() -> None:
+    """Write what waits for room, or Python ends with an exit code of its own because it cannot."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr.fileno())
 
 
 def _silence(fd: int) -> None:
