@@ -520,6 +520,10 @@ REMOTE = 'base_url = "https://api.example.com/v1"\nmodel = "m"'
         ({"source": "missing.jsonl"}, "would end with exit code 2: input: "),
         ({"source": "inbox/*.jsonl"}, "no file matches"),
         ({"source": "{date}.jsonl", "output": "runs/fixed"}, "put {date} into output too"),
+        (
+            {"source": "{date}.jsonl", "output": "runs/{date}/{time}"},
+            "such as the one after a kill, sends everything again",
+        ),
         ({"output": "runs/fixed"}, "only lines that are new"),
         ({"output": "runs/{date}"}, "sends the whole input again"),
         ({"source": "ids-*.jsonl", "output": "runs/fixed"}, None),

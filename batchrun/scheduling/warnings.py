@@ -79,6 +79,11 @@ def _daily(job: Job, written: Written) -> Iterator[str]:
     many = len(written.input) > 1 or any(glob.has_magic(one) for one in written.input)
     if written.output_changes and not written.input_changes:
         yield "output has {date} or {time} and input has not: every run sends the whole input again"
+    elif "{time}" in written.output and not any("{time}" in one for one in written.input):
+        yield (
+            "output has {time} and input has not: a second run of a day, such as the one after a kill, sends "
+            "everything again; with {date} alone it goes on"
+        )
     elif written.input_changes and not written.output_changes:
         yield (
             "input has {date} or {time} and output has not: items without an id, or with ids that come again, meet "
