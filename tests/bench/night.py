@@ -158,7 +158,6 @@ class Night:
             (folder / name).mkdir()
         self.items: list[str] = []
         self.answered: Counter[str] = Counter()
-        self.calls = 0
         self._told = 0
         self.wrong: list[str] = []
         self.lines = self._command("schedule", "--cron", self.job).stdout
@@ -371,6 +370,7 @@ MINUTES = (
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the crontab is emptied all the same
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["XDG_DATA_HOME"] = str(Path(temporary) / "data")
         folder = Path(temporary) / "夜班 100%"
