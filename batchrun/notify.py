@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import urllib.request
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
@@ -114,15 +115,27 @@ def _post(settings: Notify, variables: Mapping[str, str], facts: dict[str, Any])
     if not url.lower().startswith(("http://", "https://")):
         return [f"notify.webhook_env: {settings.webhook_env} holds no URL"]
     body = _bytes(_FORMATS[settings.webhook_format](str(facts["text"]), facts))
+    problems: list[str] = []
+    # A thread that may be left behind: a timeout of a socket is one of each of its bytes.
+    posting = threading.Thread(target=lambda: problems.extend(_sent(url, body)), daemon=True)
+    posting.start()
+    posting.join(_WEBHOOK_PATIENCE_S)
+    if posting.is_alive():
+        problems = [f"no answer within {_WEBHOOK_PATIENCE_S:.0f} s"]
+    return [f"notify.webhook_env: the message was not taken: {problem}" for problem in problems]
+
+
+def _sent(url: str, body: bytes) -> list[str]:
+    """Send a message; give what is wrong, if anything is."""
     # Neither proxies of the environment nor redirects are followed.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
     try:
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - looked at above
-        with opener.open(request, timeout=_WEBHOOK_PATIENCE_S) as answer:
-            said = answer.read(_MOST_BYTES)
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - looked at before
+        with opener.open(request) as answer:
+            trouble = _trouble(answer.read(_MOST_BYTES))
     except (OSError, ValueError, HTTPException) as error:
-        return [f"notify.webhook_env: the message was not taken: {_why(error)}"]
-    return [f"notify.webhook_env: the message was not taken: {trouble}"] if (trouble := _trouble(said)) else []
+        trouble = _why(error)
+    return [trouble] if trouble else []
 
 
 def _why(error: OSError | ValueError | HTTPException) -> str:

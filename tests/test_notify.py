@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import KEY, Ended, environment, write_lines
 from kills import until
-from scripted import Act, Scripted, always, completion, http, ok
+from scripted import Act, Drip, Scripted, always, completion, http, ok
 
 JOB = """
 input = "in.jsonl"
@@ -176,6 +176,16 @@ def test_a_webhook_that_cannot_be_reached_is_said_without_its_url(
     assert ended.err.startswith("batchrun: notify: notify.webhook_env: ")
     assert words in ended.err
     assert "secret-token" not in ended.err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("action", [Act.HANG, Drip(b"HTTP/1.1 200 OK\r\nx: y", 1.0)], ids=["silent", "endless"])
+def test_a_webhook_that_never_ends_its_answer_is_left(
+    action: Any, bench: Bench, good: Scripted, serve: Callable[..., Scripted]
+) -> None:
+    ended = bench.run(good, 'webhook_env = "ROBOT"', ROBOT=serve(always(action)).base_url)
+    assert ended.code == 0
+    assert ended.err == "batchrun: notify: notify.webhook_env: the message was not taken: no answer within 20 s\n"
 
 
 @pytest.mark.long
