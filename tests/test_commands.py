@@ -268,14 +268,14 @@ def test_status_does_not_call_new_items_done_because_old_ones_have_left_the_inpu
 
 
 def test_status_and_verify_work_beside_a_run_which_others_cannot_join(bench: Bench) -> None:
-    bench.prepare(*({"id": f"r-{n}", "prompt": str(n % 6)} for n in range(200)))
+    bench.prepare(*({"id": f"r-{n}", "prompt": str(n % 6)} for n in range(2000)))
     bench.delay = 0.1
     process = bench.start("run", "job.toml", "--concurrency", "4")
     try:
         until(lambda: (bench.out / "index").exists() and (bench.out / "index").read_bytes().count(b"\n") > 8)
         live = bench.command("status", "out", "--json").json()
         assert (live["state"], f"pid {process.pid}" in live["holder"]) == ("running", True)
-        assert 0 < live["counts"]["results"] < 200
+        assert 0 < live["counts"]["results"] < 2000
         assert 1 <= live["counts"]["in_flight"] <= 4
         assert live["items_per_minute"] > 0
         assert live["eta_s"] > 0

@@ -118,7 +118,7 @@ def test_an_attempt_ends_at_its_timeout(
     assert ran.failed_attempts == {"timeout": 1}
     assert ran.results[0]["attempts"] == 2
     slow, good = server.calls
-    assert 0.39 <= good.at - slow.at < 5
+    assert 0.3 <= good.at - slow.at < 5  # the server may hear of the first one late
     assert (slow.same_together, good.same_together) == (1, 1)
 
 
