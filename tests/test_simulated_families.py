@@ -206,7 +206,7 @@ def test_a_run_with_all_faults_on_accounts_for_every_item_in_every_family(
         running[dialect] = subprocess.Popen(
             command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-    ended = {dialect: (*process.communicate(timeout=100), process.returncode) for dialect, process in running.items()}
+    ended = {dialect: (*process.communicate(timeout=250), process.returncode) for dialect, process in running.items()}
     for dialect, (out, err, code) in ended.items():
         assert code == 3, (dialect, err[-2000:])
         _check(tmp_path, dialect, json.loads(out))
