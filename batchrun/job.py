@@ -780,9 +780,13 @@ def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
         return Path(str(text)) if str(text).startswith(CREDENTIALS) else folder / str(text)
 
     try:
-        made = {name: kind(**value[name]) for name, (kind, _) in _SECTIONS.items() if value.get(name) is not None}
-        endpoint, structured, budget = made["endpoint"], made["structured"], made["budget"]
-        share = budget.max_failures
+        top = {name: _value_of(name, convert, value[name]) for name, convert in _TOP.items() if value[name]}
+        made = {
+            name: kind(**_values_of(name, converters, value[name]))
+            for name, (kind, converters) in _SECTIONS.items()
+            if value.get(name) is not None
+        }
+        endpoint, structured = made["endpoint"], made["structured"]
         own_dialect = str(folder / endpoint.dialect) if endpoint.dialect.endswith(".toml") else endpoint.dialect
         key_file = path(endpoint.api_key_file)
         made["endpoint"] = dataclasses.replace(
@@ -791,14 +795,13 @@ def job_from_manifest(value: Mapping[str, Any], folder: Path) -> Job:
         made["structured"] = dataclasses.replace(structured, schema=path(structured.schema))
         boundary = made.get("data_boundary", DataBoundary())
         made["data_boundary"] = dataclasses.replace(boundary, words_file=path(boundary.words_file))
-        made["budget"] = dataclasses.replace(budget, max_failures=share and expect.max_failures(share))
         job = Job(
-            input=tuple(one if one == "-" else _under(folder, one) for one in value["input"]),
-            output=folder / value["output"], params=value["params"], encoding=value["encoding"],
-            env_file=path(value["env_file"]), **made,
+            input=tuple(one if one == "-" else _under(folder, one) for one in top.get("input", ())),
+            output=folder / top["output"], params=_value_of("params", _table, value["params"]),
+            encoding=top["encoding"], env_file=path(top.get("env_file")), **made,
         )  # fmt: skip
         job.check()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise JobError(f"its job cannot be read: {error!r}") from error
     return job
 
@@ -807,6 +810,31 @@ def _under(folder: Path, path: str) -> str:
     """Give a path or glob under a folder, which is no part of the glob whatever it is called."""
     is_glob = not os.path.isabs(path) and glob.has_magic(path) and not os.path.exists(folder / path)  # noqa: PTH110, PTH117
     return str(Path(glob.escape(str(folder)), path)) if is_glob else str(folder / path)
+
+
+def _values_of(section: str, converters: Mapping[str, Callable[[object], Any]], values: object) -> dict[str, Any]:
+    table = _value_of(section, _table, values)
+    return {
+        key: _value_of(f"{section}.{key}", converters.get(key, expect.flag), one)  # `by_flag` is no key of a job file
+        for key, one in table.items()
+        if one is not None
+    }
+
+
+def _value_of(key: str, convert: Callable[[object], Any], value: object) -> Any:
+    """Read a value of a job as `run.json` has it: a share is a number there."""
+    if value == "" or (convert is expect.share and type(value) is float and 0 <= value <= 1):
+        return value
+    try:
+        return convert(value)
+    except ValueError as error:
+        raise JobError(f"job.{key}: expected {error}, got {_short(value)}") from error
+
+
+def _table(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("a table")  # noqa: TRY004 - one kind of error for a value that cannot be used
+    return value
 
 
 def as_plain(value: object) -> Any:

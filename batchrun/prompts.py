@@ -224,7 +224,7 @@ def accepted_builders(
         text, mode = schema, job.structured.mode
         if "schema" in other:
             text = orjson.dumps(other["schema"]) if other["schema"] is not None else None
-            mode = other["mode"]
+            mode = other.get("mode") or mode
         structured = replace(job.structured, mode=mode)
         builders.append(RequestBuilder(replace(job, structured=structured), text, other.get("set"), guard=guard))
     return builders
@@ -232,7 +232,7 @@ def accepted_builders(
 
 def recipe_of(made: Mapping[str, Any]) -> int:
     """Give a number above zero, of 32 bits, for what `made_from` gives: another one for other requests."""
-    words = SCHEMA_INSTRUCTION if made["structured.schema"] is not None else ""
+    words = SCHEMA_INSTRUCTION if made.get("structured.schema") is not None else ""
     text = json.dumps([made, words], ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=4).digest(), "little") or 1
 

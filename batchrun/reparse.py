@@ -123,9 +123,9 @@ class _Reparser:
     def _news(self) -> dict[str, Any]:
         """Give what is new in the manifest."""
         done, summary = self._done.as_dict(), self._manifest.get("summary")
-        if isinstance(summary, dict):
+        if summary:
             now = {key: done["counts"][key] for key in ("results", "failures", "failures_by_kind")}
-            summary = {**summary, "exit_code": done["exit_code"], "counts": {**summary["counts"], **now}}
+            summary = {**summary, "exit_code": done["exit_code"], "counts": {**(summary.get("counts") or {}), **now}}
         return {
             "job": as_plain(replace(self._job, path=None)),
             "working_directory": str(Path.cwd()),
@@ -146,7 +146,7 @@ class _Reparser:
         mine = {"structured.schema": None, "structured.mode": None}
         if {**before, **mine} != {**self._made, **mine} or recipe_of(before) == self._recipe:
             return self._recipe
-        old = {"schema": before["structured.schema"], "mode": before["structured.mode"] or "auto"}
+        old = {"schema": before.get("structured.schema"), "mode": before.get("structured.mode") or "auto"}
         self._accepted = [one for one in self._accepted if one != old] + [old]
         return recipe_of(before)
 

@@ -117,7 +117,7 @@ def _state(located: Located, found: Recovered, *, held: bool) -> str:
         return "running"
     if state != "running":
         stopped = (located.manifest.get("summary") or {}).get("stopped")
-        return f"{state}: {stopped['message']}" if isinstance(stopped, dict) else state
+        return f"{state}: {stopped.get('message')}" if stopped else state
     return "ended by force" if found.interrupted or located.manifest.get("summary") is None else state
 
 

@@ -504,3 +504,45 @@ def test_reparse_killed_at_any_renaming_leaves_all_of_the_old_or_all_of_the_new(
         seen.append(found == new)
     assert seen == sorted(seen), "first all of the old, then all of the new"
     assert set(seen) == {False, True}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("summary",), "all is well", "summary: expected an object, got a text"),
+        (("summary", "counts", "pending"), "none", "summary.counts.pending: expected a whole number, got a text"),
+        (("summary", "stopped"), [], "summary.stopped: expected an object, got a list"),
+        (("accepted",), [3], "accepted[0]: expected an object, got a whole number"),
+        (("data_boundary", "statements"), {}, "data_boundary.statements: expected a list, got an object"),
+        (("job", "endpoint"), True, "job.endpoint: expected an object, got true or false"),
+        (("job", "limits", "tokens_per_second"), "many", "job.limits.tokens_per_second: expected a number above zero"),
+        (("job", "structured", "mode"), [], "job.structured.mode: expected one of"),
+        (("job", "input"), 3, "job.input: expected a path, a glob, or a list of them"),
+        ((), ["x"], "the whole: expected an object, got a list"),
+    ],
+    ids=lambda one: ".".join(one) if isinstance(one, tuple) else "",
+)
+def test_a_manifest_with_wrong_types_is_named_by_every_reader(
+    place: tuple[str, ...], value: object, words: str, tmp_path: Path, batchrun: Callable[..., Ended]
+) -> None:
+    write_lines(tmp_path / "in.jsonl", {"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"})
+    assert batchrun("run", "-i", "in.jsonl", "-o", "out", "--base-url", "http://127.0.0.1:9/v1", "-m", "m",
+                    "--max-attempts", 1, "--limit", 1, "-q").code == 3  # fmt: skip
+    path = tmp_path / "out" / "run.json"
+    manifest: Any = json.loads(path.read_text())
+    if place:
+        table = manifest
+        for key in place[:-1]:
+            table = table[key]
+        table[place[-1]] = value
+    else:
+        manifest = value
+    path.write_text(json.dumps(manifest))
+    before = {one.name: one.read_bytes() for one in (tmp_path / "out").iterdir()}
+    for command in (["status"], ["report"], ["verify"], ["export"], ["retry"], ["reparse"], ["ctl"]):
+        more = ["pause"] if command == ["ctl"] else []
+        ended = batchrun(*command, "out", *more)
+        assert (ended.code, ended.out) == (2, ""), (command, ended.err)
+        assert f"out/run.json: {words}" in ended.err
+        assert "Traceback" not in ended.err
+    assert {one.name: one.read_bytes() for one in (tmp_path / "out").iterdir()} == before

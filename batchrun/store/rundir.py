@@ -30,6 +30,7 @@ from batchrun.store.lock import HOLDER, Lock
 from batchrun.store.pages import PACE
 from batchrun.store.queue import Keys, current_failures
 from batchrun.store.recovery import FAILURES, INDEX, JOURNAL, NEW, RESULTS, Recovered, recover
+from batchrun.store.shape import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -501,7 +502,7 @@ def is_own_file(name: str) -> bool:
 def read_manifest(path: Path) -> dict[str, Any]:
     """Give the manifest of a run directory as it stands; empty if there is none, or one that is damaged.
 
-    Raises `StoreError` if it cannot be read.
+    Raises `StoreError` if it cannot be read, or is none that a run writes.
     """
     try:
         with open_ours(path / MANIFEST) as file:
@@ -510,4 +511,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise StoreError.of(path / MANIFEST, "reading", error) from error
-    return value if isinstance(value, dict) else {}
+    if problem := problem_of(value):
+        raise StoreError(f"{path / MANIFEST}: {problem}; correct it, or delete the file: the records stay")
+    manifest: dict[str, Any] = value or {}
+    return manifest
