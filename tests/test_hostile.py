@@ -444,11 +444,11 @@ def test_nothing_is_written_through_what_others_put_there(
         assert name in ended.err
 
 
-@pytest.mark.parametrize("name", ["run.json", "lock"])
+@pytest.mark.parametrize("name", ["run.json", "lock", "results.jsonl", "failures.jsonl", "index", "journal"])
 def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path, batchrun: Callable[..., Ended]) -> None:
     (tmp_path / "out").mkdir()
     os.mkfifo(tmp_path / "out" / name)
-    for command in ("status", "verify"):
+    for command in ("status", "verify", "report", "export", "reparse"):
         assert "Traceback" not in batchrun(command, "out").err
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _PRIVATE, _PRIVATE_FOLDER = 0o600, 0o700
 _CHUNK_BYTES = 1 << 20
+_LINES_BYTES = 1 << 17
 #: How a record begins: id and line, then for a failure its error, which is never nested.
 _HEAD = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*","line":\d+,("error":\{(?:"(?:[^"\\]|\\.)*"|[^"{}])*\},)?')
 _LONG_NUMBER = re.compile(rb"(?<![0-9])[0-9]{19}")
@@ -160,7 +161,7 @@ def require_regular(path: Path) -> None:
         raise StoreError(f"{path}: is not a regular file")
 
 
-def open_ours(path: Path) -> BinaryIO:
+def open_ours(path: Path, *, buffering: int = 0) -> BinaryIO:
     """Open a file for reading if it is one and no link to one: a pipe would be waited for. Raises `StoreError`.
 
     `FileNotFoundError` if there is none.
@@ -174,7 +175,7 @@ def open_ours(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise StoreError(f"{path}: is not a regular file")
-    return os.fdopen(fd, "rb", buffering=0)
+    return os.fdopen(fd, "rb", buffering=buffering)
 
 
 def measure(path: Path, size: int) -> Extent:
@@ -226,7 +227,7 @@ def read_lines(path: Path, start: int = 0, end: int | None = None) -> Iterator[t
     A file that is not there has no lines. `end` is where a line ends up to which to read. Raises `StoreError`.
     """
     try:
-        with path.open("rb") as file:
+        with open_ours(path, buffering=_LINES_BYTES) as file:
             at = file.seek(start)
             while (end is None or at < end) and (line := file.readline()):
                 at += len(line)
@@ -241,7 +242,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """Give the whole records of a results or failures file, also of a run that is still going. Raises `StoreError`."""
     if not path.exists():
         raise StoreError(f"{path}: there is no such file")
-    for number, (line, record) in enumerate(read_lines(path), 1):
+    for number, (line, record) in enumerate(read_lines(path.resolve()), 1):  # a link of the caller's own is fine
         if record is not None:
             yield exactly(line, record)
         elif line.endswith(b"\n"):
