@@ -62,7 +62,7 @@ class Reply:
 
     def close(self) -> None:
         """End the connection."""
-        self._connection.close()
+        _end(self._connection)
 
 
 class Wire:
@@ -85,7 +85,7 @@ class Wire:
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
         self._heads: dict[tuple[str, URL], _Head] = {}
         self._before = before
-        self._leaving: list[tuple[ResponseHandler, bytes, bytes]] = []
+        self._leaving: list[tuple[_Protocol, bytes, bytes]] = []
         self._loop = asyncio.get_running_loop()
         #: Connections that may be used again, the one used last at the end, and since when.
         self._idle: deque[tuple[Connection, float]] = deque()
@@ -103,26 +103,28 @@ class Wire:
             head = self._heads[method, url] = _Head(method, url, self._headers, self._proxy)
         connection = self._kept() or await self._new(head)
         try:
-            protocol = self._leave(connection, head.lines() + own, body)
+            protocol = self._leave(connection, head.lines + own, body)
             while True:
                 message, content = await protocol.read()
+                if message.code == 101:
+                    protocol.force_close()  # nobody knows what follows it
                 if message.code >= 200 or message.code == 101:
                     return Reply(message.code, message.headers, content, connection, self)
         except HttpProcessingError as error:
-            connection.close()
+            _end(connection)
             info = head.request.request_info
             raise aiohttp.ClientResponseError(
                 info, (), status=error.code, message=error.message, headers=error.headers
             ) from error
         except BaseException:
-            connection.close()
+            _end(connection)
             raise
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for other requests, unless something is on its way on it or it ends."""
         transport = connection.transport
-        if transport is None or transport.get_write_buffer_size() or not _is_free(connection):
-            connection.close()
+        if transport is None or transport.get_write_buffer_size() or not _protocol_of(connection).rest():
+            _end(connection)
         else:
             self._idle.append((connection, self._loop.time()))
 
@@ -133,7 +135,7 @@ class Wire:
             idle.popleft()[0].close()
         while idle:
             connection, _ = idle.pop()
-            if _is_free(connection):
+            if _protocol_of(connection).is_free:
                 return connection
             connection.close()
         return None
@@ -146,11 +148,10 @@ class Wire:
 
     def _leave(
         self, connection: Connection, head: bytes, body: bytes | None
-    ) -> ResponseHandler:  # fmt: skip
+    ) -> _Protocol:  # fmt: skip
         """Let a request leave at the end of this turn of the event loop; give what reads its answer."""
-        protocol = connection.protocol
-        if protocol is None:
-            raise RuntimeError("the connection was given back")
+        protocol = _protocol_of(connection)
+        protocol.refuse_early()
         if not self._leaving:
             self._loop.call_soon(self._write_all)
         if body is None:
@@ -170,6 +171,7 @@ class Wire:
                 protocol.set_exception(error)
             return
         for protocol, start, rest in leaving:
+            protocol.refuse_early()
             transport = protocol.transport
             # Where the connection is gone meanwhile, the one that waits for the answer hears of it from the protocol.
             if transport is not None and not transport.is_closing():
@@ -178,46 +180,78 @@ class Wire:
                     transport.write(rest)
 
 
-def _is_free(connection: Connection) -> bool:
+def _protocol_of(connection: Connection) -> _Protocol:
     protocol = connection.protocol
-    return protocol is not None and protocol.is_connected() and not protocol.should_close
+    if not isinstance(protocol, _Protocol):
+        raise TypeError("the connection was given back")
+    return protocol
+
+
+def _end(connection: Connection) -> None:
+    """End a connection at once: what of a request has not left yet does not leave any more."""
+    if connection.transport is not None:
+        connection.transport.abort()
+    connection.close()
 
 
 class _Head:
     """What all requests of a method to a URL begin with; `request` is the one that connections are made for."""
 
     def __init__(self, method: str, url: URL, headers: Mapping[str, str], proxy: URL | None) -> None:
-        self.request = aiohttp.ClientRequest(method, url, headers=headers, proxy=proxy)
-        self.request.headers.pop("Content-Length", None)
-        self._lines: bytes | None = None
-
-    def lines(self) -> bytes:
-        """Give the lines; the first connection may add what the proxy wants to them."""
-        if self._lines is None:
-            request = self.request
-            is_forwarded = request.proxy is not None and not request.is_ssl()
-            target = str(request.url) if is_forwarded else request.url.raw_path_qs
-            lines = [
-                f"{request.method} {target} HTTP/1.1",
-                *(f"{key}: {text}" for key, text in request.headers.items()),
-            ]
-            if any("\r" in line or "\n" in line for line in lines):
-                raise ValueError("a line end in a header")
-            self._lines = "\r\n".join([*lines, ""]).encode()
-        return self._lines
+        self.request = request = aiohttp.ClientRequest(method, url, headers=headers, proxy=proxy)
+        request.headers.pop("Content-Length", None)
+        target = request.url.raw_path_qs
+        if proxy is not None and not request.is_ssl():  # it is forwarded
+            target = str(request.url)
+            password = aiohttp.BasicAuth.from_url(proxy)
+            if password is not None:
+                request.headers["Proxy-Authorization"] = password.encode()
+        lines = [f"{request.method} {target} HTTP/1.1", *(f"{key}: {text}" for key, text in request.headers.items())]
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a line end in a header")
+        self.lines = "\r\n".join([*lines, ""]).encode()
 
 
 class _Protocol(ResponseHandler):
     """Reads the answers of one connection, and ends one on which they pile up: `100 Continue` could fill the memory."""
+
+    #: Whether something came since it was free for a request.
+    _is_heard = False
+
+    @property
+    def is_free(self) -> bool:
+        """Tell whether a request may leave on it."""
+        return self.is_connected() and not self._is_heard and not self.should_close
+
+    def rest(self) -> bool:
+        """Get free for another request; False if there is more than the answer on the connection, or it ends."""
+        if self.should_close or self._parser is None:
+            return False
+        try:
+            # Blank lines before an answer are skipped; the head of one that has begun they bring to an end.
+            begun, _, _ = self._parser.feed_data(b"\n\n")
+        except HttpProcessingError:
+            return False
+        self._is_heard = False
+        return not begun
+
+    def refuse_early(self) -> None:
+        """Drop what came before a request left, which cannot be its answer; whoever waits for that is told."""
+        if self._is_heard and self._exception is None:
+            self._drop(aiohttp.ServerDisconnectedError("something came before the request left"))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.set_response_params(read_until_eof=True, auto_decompress=False)
 
     def data_received(self, data: bytes) -> None:
+        self._is_heard = True
         super().data_received(data)
         if len(self) > _MOST_ANSWERS and self._exception is None:
-            self._buffer.clear()
-            self.set_exception(aiohttp.ClientPayloadError("more answers than were asked for"))
-            if self.transport is not None:
-                self.transport.abort()
+            self._drop(aiohttp.ClientPayloadError("more answers than were asked for"))
+
+    def _drop(self, error: aiohttp.ClientError) -> None:
+        self._buffer.clear()
+        self.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
