@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from batchrun.store.journal import Point, Sent, ended_record, point_record, read
 from batchrun.store.recovery import recover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ITEMS = [Item(f"r-{n}", n + 1, b'{"id":"r-%d"}' % n, {}, digest(f"r-{n}"), 1000 + n) for n in range(8)]
 OUTCOME = st.sampled_from(["result", "timeout", "result", "truncated", "wait", None])
@@ -262,6 +264,59 @@ def test_the_run_directory_stands_for_what_happened_for_long() -> None:
         max_examples=1500, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
     )
     Longer.TestCase("runTest").runTest()
+
+
+@contextmanager
+def no_file_longer(size: int) -> Iterator[None]:
+    """Let writing fail beyond a size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_one_file_has_no_room_for_keeps_no_other_from_being_written(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = RunDirectory(tmp_path)
+        store.begin(RECIPE, {})
+        for item in ITEMS[:3]:
+            store.sent(item, FINGERPRINT, 1)
+        store.add_result(result_of(ITEMS[0]), FINGERPRINT)
+        store.flush()
+        with no_file_longer((tmp_path / "results.jsonl").stat().st_size + 20):
+            store.add_result(result_of(ITEMS[1]), FINGERPRINT)
+            store.add_failure(failure_of(ITEMS[2], ErrorKind.TIMEOUT), ITEMS[2], FINGERPRINT)
+            await asyncio.sleep(0)
+            with pytest.raises(StoreError, match=r"results\.jsonl"):
+                await store.keep_synced()
+            with pytest.raises(StoreError):
+                store.sent(ITEMS[3], FINGERPRINT, 1)
+            store.close()
+
+    asyncio.run(main())
+    assert standing(tmp_path) == {ITEMS[0].key: "result", ITEMS[2].key: "timeout"}
+    assert (tmp_path / "results.jsonl").read_bytes().endswith(b"}\n")
+    assert RunDirectory(tmp_path).interrupted == 1, "the call whose answer found no room"
+
+
+def test_a_run_whose_journal_broke_at_its_end_does_not_end_well(tmp_path: Path) -> None:
+    async def main() -> None:
+        store = RunDirectory(tmp_path)
+        store.begin(RECIPE, {})
+        store.sent(ITEMS[0], FINGERPRINT, 1)
+        store.flush()
+        with no_file_longer((tmp_path / "journal").stat().st_size + 2):
+            store.attempt_ended(ITEMS[0])
+            await asyncio.sleep(0)
+            store.finish()
+            await store.keep_synced()
+        with pytest.raises(StoreError, match="journal"):
+            store.settle()
+        store.close()
+
+    asyncio.run(main())
 
 
 # --- the files ----------------------------------------------------------------------------------------------------

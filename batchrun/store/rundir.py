@@ -208,6 +208,7 @@ class RunDirectory:
         if REASKED not in self._files:
             self._extents[REASKED] = whole_lines(self.path / REASKED)
             self._open(REASKED)
+            self._files[JOURNAL] = self._files.pop(JOURNAL)  # written last: it says that the attempt ended
         self._put(REASKED, failure.to_json())
 
     def withdraw(self, row: int, key: bytes) -> None:
@@ -240,8 +241,6 @@ class RunDirectory:
 
         A run that was killed may have left the queue to one that has nothing else to do. Raises `StoreError`.
         """
-        if self._broken:
-            return
         self.flush()
         is_settled = count_lines(self.failures_path) == self.failures
         if not self._begun:
@@ -263,9 +262,14 @@ class RunDirectory:
             stack.callback(self._lock.release)
             for file in self._files.values():
                 stack.callback(file.close)
-            if not self._broken:
+            was_broken = self._broken
+            try:
                 self.flush()
-            self._files.clear()
+            except StoreError:
+                if not was_broken:
+                    raise
+            finally:
+                self._files.clear()
 
     @property
     def calls_interrupted(self) -> int:
@@ -411,12 +415,12 @@ class RunDirectory:
             self._dirty.set()  # `keep_synced` raises it, which ends the run
 
     def flush(self) -> None:
-        """Write what waits. Raises `StoreError`."""
-        try:
-            for file in self._files.values():
+        """Write what waits, each file though another cannot be written. Raises `StoreError`."""
+        for file in self._files.values():
+            try:
                 file.flush()
-        except StoreError as error:
-            self._broken = self._broken or error
+            except StoreError as error:
+                self._broken = self._broken or error
         if self._broken:
             raise self._broken
 
