@@ -79,6 +79,11 @@ class Endpoint:
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
 
+    @property
+    def stays_here(self) -> bool:
+        """Tell whether nothing that is sent to it leaves this machine."""
+        return bool(self.simulate) or is_loopback(self.base_url or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Structured:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchrun.job import as_plain, is_loopback
+from batchrun.job import as_plain
 from batchrun.records import utc_now
 from batchrun.version import __version__
 
@@ -81,7 +81,7 @@ class Manifest:
     def boundary_in_words(self) -> str:
         """Say in one line what is stated about the data, by whom, and how it is looked through."""
         boundary = self._job.data_boundary
-        if _stays_here(self._job):
+        if self._job.endpoint.stays_here:
             said = "the endpoint is on this machine, so nothing need be stated"
         else:
             last = self._statements[-1]
@@ -125,13 +125,9 @@ BOUNDARY_STATEMENT = (
 _FLAG = "--confirm-non-sensitive"
 
 
-def _stays_here(job: Job) -> bool:
-    return bool(job.endpoint.simulate) or is_loopback(str(job.endpoint.base_url))
-
-
 def _statement(job: Job, before: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Give what is stated about a job's data, None where nothing leaves this machine."""
-    if _stays_here(job):
+    if job.endpoint.stays_here:
         return None
     boundary = job.data_boundary
     if boundary.by_flag:

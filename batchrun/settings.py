@@ -61,7 +61,7 @@ def resolve(job: Job, variables: Mapping[str, str], *, sends_data: bool = True) 
             '(or simulate = "openai" for a rehearsal without key and network)'
         )
     job.check()
-    is_here = is_loopback(endpoint.base_url)
+    is_here = endpoint.stays_here
     problems = []
     if sends_data and not is_here and job.data_boundary.classification != "non-sensitive":
         problems.append(f"{endpoint.base_url}: " + "\n".join(BOUNDARY_REFUSAL))

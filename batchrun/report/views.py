@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrun.endpoint.profile import ProfileError, load_profile
-from batchrun.job import Job, as_plain, is_loopback
+from batchrun.job import Job, as_plain
 from batchrun.records import ADVICE, ErrorKind
 from batchrun.report.charts import Chart, Column, course_chart, size_chart
 from batchrun.report.words import Words, amount, axis, count, money
@@ -473,12 +473,11 @@ class Views:
             for one in (statements if isinstance(statements, list) else []) if isinstance(one, dict)
         ]  # fmt: skip
         endpoint = self._located.job.endpoint
-        is_here = bool(endpoint.simulate) or is_loopback(str(endpoint.base_url or ""))
         scan = str(kept.get("scan") or self._located.job.data_boundary.scan)
         held = self._status.failures_by_kind.get("data_boundary", 0)
         return {
             "statements": made,
-            "none": "" if made else words("boundary_local" if is_here else "boundary_missing"),
+            "none": "" if made else words("boundary_local" if endpoint.stays_here else "boundary_missing"),
             "scan": words(f"scan_{scan}") if scan in ("block", "redact", "warn", "off") else scan,
             "held": words("scan_found", count=count(held)) if held else "",
         }
