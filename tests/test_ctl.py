@@ -98,17 +98,19 @@ max_cost = 200
 input = 0.0
 output = 500000.0
 """
-    live = Live(tmp_path, serve(lambda call: [Wait(0.02), ok()]), batchrun, more)
+    live = Live(tmp_path, serve(lambda call: [Wait(0.05), ok()]), batchrun, more)
     with live.process:
         yield live
         live.process.kill()
 
 
-@pytest.mark.parametrize(("most", "code", "results"), [(60, 5, 60), (300.5, 5, 300), (400, 0, 400)])
+@pytest.mark.parametrize(("most", "code", "results"), [(160, 5, 160), (300.5, 5, 300), (400, 0, 400)])
 def test_what_a_run_may_spend_is_lowered_and_raised(most: float, code: int, results: int, paying: Live) -> None:
+    assert paying.ctl("pause").code == 0
     assert (
         paying.ctl("set", f"max_cost={most}", "concurrency=8").out == f"set max_cost = {float(most)}, concurrency = 8\n"
     )
+    assert paying.ctl("resume").code == 0
     assert paying.process.wait(60) == code
     assert len(records(paying.out / "results.jsonl")) == results
 

@@ -34,6 +34,8 @@ from faults import (
 )
 from scripted import Call, Scripted, Wait, ok
 
+from batchrun.store.journal import read_journal
+
 FINISHED = "finished"
 #: Points of the sample: a kill and an error for each of some nine system calls, and more writes.
 SAMPLE = 20
@@ -111,6 +113,12 @@ class Cut:
         (folder / self.name).write_bytes(data[: self.at] + (b"\0" * (len(data) - self.at) if self.nuls else b""))
 
 
+def is_durable(folder: Path) -> bool:
+    """Tell whether the journal says that results are on the disk."""
+    journal = read_journal(folder / "journal")
+    return journal is not None and journal.point.results.size > 0
+
+
 def cuts(folder: Path) -> list[Cut]:
     """Give the cuts at every byte of the last three lines, or of the last 200 bytes of what is no text."""
     found = []
@@ -119,7 +127,10 @@ def cuts(folder: Path) -> list[Cut]:
             continue
         data = path.read_bytes()
         is_text = data.endswith(b"\n") and b"\0" not in data
-        begin = sum(map(len, data.splitlines(keepends=True)[:-3])) if is_text else max(0, len(data) - 200)
+        lines = data.splitlines(keepends=True)
+        begin = sum(map(len, lines[:-3])) if is_text else max(0, len(data) - 200)
+        if path.name == "results.jsonl" and len(lines) <= 3 and is_durable(folder):
+            begin = len(lines[0])  # no crash takes all of what is on the disk
         found += [Cut(path.name, at, nuls) for at in range(begin, len(data)) for nuls in (False, True)]
     return found
 

@@ -236,7 +236,10 @@ class Proxy:
         with suppress(OSError), near:
             head = b""
             while not head.endswith(b"\r\n\r\n"):
-                head += near.recv(1)
+                one = near.recv(1)
+                if not one:
+                    return
+                head += one
             self.heads.append(head.decode())
             near.sendall(self._answer)
             host, _, port = head.split()[1].decode().partition(":")

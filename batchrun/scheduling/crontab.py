@@ -95,4 +95,6 @@ def _command(plan: Plan) -> str | None:
 def _comments(sentences: list[str]) -> list[str]:
     """Write sentences as comments; what a file name may hold cannot end one."""
     clean = [re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "?", sentence) for sentence in sentences]
-    return [f"# {line}" for one in clean for line in textwrap.wrap(one, 116, break_long_words=False)]
+    return [
+        f"# {line}" for one in clean for line in textwrap.wrap(one, 116, break_long_words=False, break_on_hyphens=False)
+    ]
