@@ -131,7 +131,7 @@ def latency(folder: Path, rounds: int) -> None:
 
     The stub's own timer adds to its delay; the latency is what one request after the other sees.
     """
-    for delay, concurrency, items in ((0.5, 1000, 60_000), (0.2, 1000, 60_000)):
+    for delay, concurrency, items in ((0.5, 1000, 120_000), (0.2, 1000, 240_000)):
         inputs, bodies = write_inputs(folder, items)
         few, _ = write_inputs(folder, 30)
         with stub(delay) as url:
