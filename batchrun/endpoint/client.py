@@ -1,4 +1,4 @@
-"""The client: one HTTP session, one attempt at a time for a request, every ending an answer or an `EndpointError`."""
+"""The client: one attempt at a time for a request, every ending an answer or an `EndpointError`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def most_connections() -> int:
 
 
 class Client:
-    """Sends requests to one endpoint. An async context manager; the session closes with it.
+    """Sends requests to one endpoint. An async context manager; its connections close with it.
 
     `target.retry.attempt_timeout` bounds one whole attempt, from its start to the last byte of the answer,
     `idle_timeout` the time between two pieces of an answer that has begun. `notice` is told in words when the client
