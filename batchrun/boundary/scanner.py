@@ -91,8 +91,8 @@ class Scanner:
     def hits(self, value: Any) -> Iterator[tuple[Place, str, Hit]]:
         """Yield the hits in a JSON value, each with its place and the text in which it is."""
         for place, text in texts(value, self._fields):
-            if not self._is_clean(text):
-                yield from ((place, text, hit) for hit in self.find(text))
+            if found := self._looked(text):
+                yield from ((place, text, hit) for hit in self._merged(found))
 
     def is_clean(self, value: Any) -> bool:
         """Tell whether there is no hit in a JSON value; this takes half of the time of `hits`, which says where."""
@@ -103,26 +103,26 @@ class Scanner:
         while stack:
             one = stack.pop()
             if type(one) is str:
-                if one not in clean and not self._is_clean(one):
+                if one not in clean and self._looked(one):
                     return False
             elif isinstance(one, dict):
                 stack += one
                 stack += one.values()
             elif isinstance(one, list | tuple):
                 stack += one
-            elif (text := as_text(one)) is not None and not self._is_clean(text):
+            elif (text := as_text(one)) is not None and self._looked(text):
                 return False
         return True
 
-    def _is_clean(self, text: str) -> bool:
+    def _looked(self, text: str) -> list[tuple[str, int, int]]:
+        """Give what is found in a text, and remember one in which nothing is."""
         clean = self._clean
         if text in clean:
-            return True
-        if self._found(text):
-            return False
-        if len(clean) < _MOST_CLEAN and len(text) <= _LONGEST_CLEAN:
+            return []
+        found = self._found(text)
+        if not found and len(clean) < _MOST_CLEAN and len(text) <= _LONGEST_CLEAN:
             clean.add(text)
-        return True
+        return found
 
     def name(self, place: Place, path: str = "") -> str:
         """Give the path of a place, in which a key that is a hit itself is masked."""

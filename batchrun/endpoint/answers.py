@@ -373,10 +373,9 @@ def read_usage(body: dict[str, Any], dialect: Dialect) -> Usage | None:
     completion = _count(value.get("completion_tokens"))
     cached, reasoning = _first_count(value, dialect.cached_at), _first_count(value, dialect.reasoning_at)
     total = _count(value.get("total_tokens"))
+    # xAI, and what passes Gemini on, count it beside the answer: https://github.com/vercel/ai/pull/12425
     if reasoning and total >= prompt + completion + reasoning:
-        completion += (
-            reasoning  # xAI and what passes Gemini on count it beside the answer: github.com/vercel/ai/pull/12425
-        )
+        completion += reasoning
     return Usage(prompt, completion, total or prompt + completion, cached, reasoning)
 
 

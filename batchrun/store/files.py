@@ -82,10 +82,10 @@ class GrowingFile:
             return
         data = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
         self._waiting.clear()
-        written = 0
+        view, written = memoryview(data), 0
         try:
             while written < len(data):
-                written += os.write(self._fd, data[written:] if written else data)
+                written += os.write(self._fd, view[written:])
         except OSError as error:
             whole = data[: data.rfind(b"\n", 0, written) + 1]
             self.extent = self.extent.grown(whole)
