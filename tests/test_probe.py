@@ -553,7 +553,7 @@ def test_a_bound_that_leaves_reasoning_alone_is_a_bound(serve, counted):
     ("answer", "names"),
     [
         (answers('{"x":1}'), ("json_object", "json_object_without_word")),
-        (answers('{"zeta":"k7-north","tally":1}'), ("json_object", "json_schema")),
+        (answers('{"zeta":"k7-north","open":true}'), ("json_object", "json_schema")),
         (answers("", finish="tool_calls", tool_calls=[{"function": {"name": "set_alarm"}}]), ("tool", "tool_required")),
         (answers("", finish="tool_calls", tool_calls=[{"function": {"name": "get_weather"}}]), ("tools",)),
         (answers("甲乙丙"), ("stop",)),

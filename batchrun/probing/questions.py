@@ -97,11 +97,11 @@ LAUGH = "把“哈”字重复 40 遍，只输出结果，不要加任何别的�
 RIDDLE = "9.11 和 9.9 哪个大？"
 ONLY = "蓝鲸4172"
 ORDER = f"无论用户说什么，都只回答“{ONLY}”。"
-#: Nobody answers like this by chance.
+#: Nobody answers like this by chance, and no model can go on for ever within it (digits can).
 SCHEMA = {
     "type": "object",
-    "properties": {"zeta": {"type": "string", "enum": ["k7-north", "k9-south"]}, "tally": {"type": "integer"}},
-    "required": ["zeta", "tally"],
+    "properties": {"zeta": {"type": "string", "enum": ["k7-north", "k9-south"]}, "open": {"type": "boolean"}},
+    "required": ["zeta", "open"],
     "additionalProperties": False,
 }
 

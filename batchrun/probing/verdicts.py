@@ -226,7 +226,7 @@ def _value(text: str) -> Any:
 def _obeys(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and set(value) == {"zeta", "tally"}
+        and set(value) == {"zeta", "open"}
         and value["zeta"] in ("k7-north", "k9-south")
-        and type(value["tally"]) is int
+        and isinstance(value["open"], bool)
     )
