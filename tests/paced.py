@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from batchrun.pace import Pacer, Record
-from batchrun.records import EndpointError, ErrorKind, RateCause
+from batchrun.records import EndpointError, ErrorKind, QuotaLevel, RateCause
 
 
 @dataclass
@@ -16,7 +17,8 @@ class Endpoint:
     """Answers after `latency_s`; refuses at once what is over a limit by the minute, or over the concurrency.
 
     `window` is sliding (any 60 s), bucket (full at first, refilled evenly), fixed (60 s each) or second (a sixtieth in
-    any second). `says` is silent (nothing), cause, or wait (cause, and how long). `down` are times (from, until) in
+    any second). `says` is silent (nothing), cause, wait (cause, and how long), or headers (the same in whole seconds,
+    and with every answer and refusal what the limits are and what is left of them). `down` are times (from, until) in
     which it refuses everything as `down_as` says.
     """
 
@@ -26,6 +28,8 @@ class Endpoint:
     window: str = "sliding"
     says: str = "silent"
     latency_s: float = 0.2
+    #: By so much of it the time of an answer varies.
+    varies: float = 0.2
     down: tuple[float, float] = (-1.0, -1.0)
     down_as: ErrorKind = ErrorKind.SERVER_ERROR
     rng: random.Random = field(default_factory=lambda: random.Random(1))
@@ -50,14 +54,14 @@ class Endpoint:
             error = EndpointError(ErrorKind.RATE_LIMITED, "slow down")
             if self.says != "silent":
                 error.cause = cause
-            if self.says == "wait" and cause is not RateCause.CONCURRENCY:
-                error.retry_after_s = wait
+            if self.says in ("wait", "headers") and cause is not RateCause.CONCURRENCY:
+                error.retry_after_s = wait if self.says == "wait" else float(math.ceil(wait))
             raise error
         self.accepted.append((now, tokens))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            await asyncio.sleep(self.latency_s * self.rng.uniform(0.8, 1.2))
+            await asyncio.sleep(self.latency_s * self.rng.uniform(1 - self.varies, 1 + self.varies))
         finally:
             self.in_flight -= 1
 
@@ -75,6 +79,29 @@ class Endpoint:
                 self._bucket[what] = (min(most, left + (now - at) * most / 60) - amount, now)
         self._log.append((now, tokens))
         return None
+
+    def headers(self) -> list[QuotaLevel]:
+        """Give what its headers say now."""
+        if self.says != "headers":
+            return []
+        now = asyncio.get_running_loop().time()
+        told = []
+        for what, most in (("requests", self.requests), ("tokens", self.tokens)):
+            if most is not None:
+                told.append(QuotaLevel(what, float(most), float(math.floor(self._left(now, what, most)))))
+        return told
+
+    def _left(self, now: float, what: str, most: float) -> float:
+        if self.window == "bucket":
+            left, at = self._bucket.get(what, (most, now))
+            return max(0.0, min(most, left + (now - at) * most / 60))
+        begin = now // 60 * 60 if self.window == "fixed" else now - 60.0
+        used = 0.0
+        for at, spent in reversed(self.accepted):
+            if at <= begin:
+                break
+            used += 1.0 if what == "requests" else spent
+        return max(0.0, most - used)
 
     def _wait(self, now: float, what: str, most: float, amount: float) -> float | None:
         if self.window == "bucket":
@@ -101,15 +128,20 @@ class Done:
 
 
 async def work_off(
-    pacer: Pacer, endpoint: Endpoint, seconds: float, *, sizes: tuple[float, float] = (100.0, 100.0), seed: int = 1
-) -> Done:
-    """Send without end for so long, as many at a time as the pacer lets, with retries like a run's."""
+    pacer: Pacer, endpoint: Endpoint, seconds: float, *, sizes: tuple[float, float] = (100.0, 100.0), seed: int = 1,
+    off: float = 0.0,
+) -> Done:  # fmt: skip
+    """Send without end for so long, as many at a time as the pacer lets, with retries like a run's.
+
+    What a request takes is known beforehand but for a share, `off` at most.
+    """
     loop = asyncio.get_running_loop()
     rng, done, until = random.Random(seed), Done(), loop.time() + seconds
 
     async def worker() -> None:
         while loop.time() < until:
-            await _item(pacer, endpoint, done, rng.uniform(*sizes), rng)
+            amount = rng.uniform(*sizes)
+            await _item(pacer, endpoint, done, amount, amount * rng.uniform(1 - off, 1 + off), rng)
 
     workers: set[asyncio.Task[None]] = set()
     while loop.time() < until:
@@ -127,10 +159,12 @@ async def work_off(
     return done
 
 
-async def _item(pacer: Pacer, endpoint: Endpoint, done: Done, amount: float, rng: random.Random) -> None:
+async def _item(
+    pacer: Pacer, endpoint: Endpoint, done: Done, amount: float, guess: float, rng: random.Random
+) -> None:  # fmt: skip
     record, attempts = Record(), 0
     while True:
-        error = await _attempt(pacer, endpoint, done, amount, record)
+        error = await _attempt(pacer, endpoint, done, amount, guess, record)
         attempts += 1
         if error is None:
             done.answers += 1
@@ -142,8 +176,10 @@ async def _item(pacer: Pacer, endpoint: Endpoint, done: Done, amount: float, rng
         await asyncio.sleep(max(error.retry_after_s or 0.0, rng.uniform(wait / 2, wait)))
 
 
-async def _attempt(pacer: Pacer, endpoint: Endpoint, done: Done, amount: float, record: Record) -> EndpointError | None:
-    ticket = await pacer.admit(amount)
+async def _attempt(
+    pacer: Pacer, endpoint: Endpoint, done: Done, amount: float, guess: float, record: Record
+) -> EndpointError | None:  # fmt: skip
+    ticket = await pacer.admit(guess)
     done.attempts += 1
     try:
         await endpoint.call(amount)
@@ -154,6 +190,8 @@ async def _attempt(pacer: Pacer, endpoint: Endpoint, done: Done, amount: float, 
         pacer.succeeded(ticket, amount)
         return None
     finally:
+        for quota in endpoint.headers():
+            pacer.take_quota(quota)
         pacer.release(ticket)
 
 

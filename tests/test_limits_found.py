@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from paced import Done, Endpoint, work_off
@@ -18,11 +20,11 @@ MINUTES = 5
 def run(
     endpoint: Endpoint, limits: Limits | None = None, *, seconds: float = MINUTES * 60.0,
     sizes: tuple[float, float] = (200.0, 500.0), then: Callable[[Pacer], None] = lambda _: None,
-    has_burst_limit: bool = False,
+    has_burst_limit: bool = False, off: float = 0.0,
 ) -> Done:  # fmt: skip
     async def main() -> Done:
         pacer = Pacer(limits or Limits(), has_burst_limit=has_burst_limit)
-        done = await work_off(pacer, endpoint, seconds, sizes=sizes)
+        done = await work_off(pacer, endpoint, seconds, sizes=sizes, off=off)
         then(pacer)
         return done
 
@@ -42,7 +44,7 @@ def in_any(accepted: list[tuple[float, float]], length_s: float, *, tokens: bool
     return most
 
 
-@pytest.mark.parametrize("says", ["silent", "cause", "wait"])
+@pytest.mark.parametrize("says", ["silent", "cause", "wait", "headers"])
 @pytest.mark.parametrize("window", ["sliding", "bucket", "fixed", "second"])
 def test_a_hidden_limit_of_requests_is_found_and_used(window: str, says: str) -> None:
     endpoint = Endpoint(requests=600, window=window, says=says)
@@ -52,7 +54,7 @@ def test_a_hidden_limit_of_requests_is_found_and_used(window: str, says: str) ->
     assert endpoint.refused["requests"] <= 0.05 * endpoint.calls
 
 
-@pytest.mark.parametrize("says", ["silent", "cause", "wait"])
+@pytest.mark.parametrize("says", ["silent", "cause", "wait", "headers"])
 @pytest.mark.parametrize("window", ["sliding", "bucket", "fixed"])
 def test_a_hidden_limit_of_tokens_is_found_and_used(window: str, says: str) -> None:
     endpoint = Endpoint(tokens=200_000, window=window, says=says)
@@ -74,13 +76,46 @@ def test_a_hidden_limit_of_concurrency_is_found_and_used(most: int, latency_s: f
     assert 0.9 * most <= levels[0] <= 1.1 * most + 1
 
 
-@pytest.mark.parametrize("says", ["silent", "cause"])
+@pytest.mark.parametrize("says", ["silent", "cause", "wait", "headers"])
 def test_all_three_at_once(says: str) -> None:
     endpoint = Endpoint(requests=600, tokens=150_000, concurrency=10, latency_s=1.0, says=says)
     done = run(endpoint)
     assert done.failures == 0
     assert sum(tokens for _, tokens in endpoint.accepted) >= 0.9 * 150_000 * MINUTES
     assert sum(endpoint.refused.values()) <= 0.05 * endpoint.calls
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("window", ["sliding", "bucket", "fixed"])
+def test_what_headers_say_is_kept_though_tokens_are_only_guessed(window: str, seed: int) -> None:
+    endpoint = Endpoint(requests=600, tokens=60_000, concurrency=20, window=window, says="headers", varies=0.0)
+    endpoint.rng = random.Random(seed)
+    run(endpoint, off=0.1)
+    assert sum(tokens for _, tokens in endpoint.accepted) >= 0.97 * 60_000 * MINUTES
+    assert sum(endpoint.refused.values()) <= 0.02 * endpoint.calls
+
+
+def test_where_headers_say_a_minute_and_less_counts_the_rate_goes_down() -> None:
+    endpoint = Endpoint(tokens=150_000, window="second", says="headers")
+    run(endpoint, off=0.1)
+    assert sum(tokens for _, tokens in endpoint.accepted) >= 0.65 * 150_000 * MINUTES
+    assert endpoint.refused["tokens"] <= 0.05 * endpoint.calls
+
+
+def test_the_level_goes_up_in_steps_though_all_are_answered_at_the_same_moment() -> None:
+    levels: list[tuple[float, int]] = []
+
+    async def main() -> None:
+        now = asyncio.get_running_loop().time
+        pacer = Pacer(Limits(), grown=lambda level: levels.append((now(), level)))
+        levels.append((now(), pacer.concurrency))
+        await work_off(pacer, Endpoint(varies=0.0), 20.0)
+
+    in_virtual_time(main())
+    assert levels[-1][1] >= 400
+    for (earlier, low), (later, high) in pairwise(levels):
+        assert later - earlier >= 0.02
+        assert high <= low + max(1, low // 8)
 
 
 @pytest.mark.parametrize("latency_s", [1.0, 20.0])

@@ -261,8 +261,8 @@ class Limit:
         """
         is_news = self.most is None or (not self._is_by_header and not self.is_exact)
         if is_news or (self._is_by_header and most != self._header_most):
-            self._set(now, most)
             self._is_by_header, self._header_most = True, most
+            self._set(now, most)
             self._is_window = self._is_confirmed = True
             self._settle_trials()
         if remaining is not None and self.most is not None and self._is_window and self._is_by_header:
@@ -296,7 +296,7 @@ class Limit:
         return self._window.length_s / ((self.most or 1.0) * _USED)
 
     def _set(self, now: float, most: float) -> None:
-        self.most = max(1.0, min(most, self._told or float("inf")))
+        self.most = max(1.0, min(most, self._told or float("inf"), self._header_most or float("inf")))
         self.is_exact = self.most == self._told
         self._lower = self.most
         self._changed_at = now
@@ -310,10 +310,12 @@ class Limit:
         if self._is_window and used >= _SURELY_NOT * min(most, self._lower):
             lower = min(most, used)
             self._is_confirmed = self._is_answered
-        elif self._is_window:
+        elif self._is_window and not self._is_by_header:
             # Others use the account, or it is no limit at all: a little less, and not again at once.
             lower = most * _CUT if now - self._cut_at >= _CUT_S else most
         else:
+            self._is_window = False  # what others use is in the headers, so it is kept by less than a minute
+            self._settle_trials()
             is_far_off = self._is_steep or now - self._cut_at < _FAR_OFF_S
             lower = max(most * (_STEEP_CUT if is_far_off else _CUT), min(used, most) / 2)
         self._refused_at = most
@@ -321,7 +323,8 @@ class Limit:
         self._is_steep = False
         self._set(now, lower)
         self._raise = _FIRST_RAISE
-        self._cut_at = now
+        if lower < most:  # else the next cut would move away with every refusal
+            self._cut_at = now
 
     def _become_window(self, now: float, used: float, wanted: float) -> None:
         """Take what was let go in the last window as all that it may have; it may be a little more than that."""

@@ -64,6 +64,8 @@ _VERDICT_S, _PATIENCE_S = 0.1, 1.0
 _AN_OUTAGE = 8
 #: Answers between two refusals that make each of them a lone one, and how many such make it a habit.
 _LONE_AFTER, _HABIT = 20, 2
+#: Where the level was raised, this part of what is in flight more is let go in so long.
+_GROWS_BY, _GROWS_S = 8, 0.025
 _NOT_REFUSED = (None, 0.0)
 _NEVER = float("-inf")
 _AUTO_START = 16
@@ -198,6 +200,7 @@ class Pacer:
         most = limits.concurrency or most
         self._level = Level(found.concurrency or _AUTO_START if self.is_auto else most, most)
         self._allowed = self._level.allowed
+        self._grows: asyncio.TimerHandle | None = None
         self._changed_words, self._grown, self._outage = changed, grown, outage
         #: How often the endpoint was down, and for how many seconds in all.
         self.outages, self.outage_s = 0, 0.0
@@ -686,11 +689,21 @@ class Pacer:
                 waiter.set_result(None)
 
     def _take_level(self) -> None:
-        """Let the level count that is allowed now."""
-        before, self._allowed = self._allowed, self._level.allowed
-        if self._allowed > before:
-            self._wake()
-            self._grown(self._allowed)
+        """Let the level count that is allowed now; what is more is let go bit by bit, for a refusal comes at once."""
+        before, level = self._allowed, self._level.allowed
+        if level <= before:
+            self._allowed = level
+            return
+        if self._grows is not None:
+            return
+        self._allowed = min(level, before + max(1, before // _GROWS_BY))
+        self._grows = self._loop.call_later(_GROWS_S, self._grow_on)
+        self._wake()
+        self._grown(self._allowed)
+
+    def _grow_on(self) -> None:
+        self._grows = None
+        self._take_level()
 
     # --- what refusals say ---
 

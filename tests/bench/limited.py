@@ -291,6 +291,8 @@ class Counts:
     completed: list[float] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     cut: int = 0
+    #: Seconds that it had the calls it answered, all in all.
+    held_s: float = 0.0
     in_flight: int = 0
     most_in_flight: int = 0
     bodies: Counter[bytes] = field(default_factory=Counter)
@@ -308,6 +310,7 @@ class Counts:
             "accepted_tokens": sum(tokens for _, tokens in self.accepted),
             "completed": len(self.completed),
             "cut": self.cut,
+            "held_s": self.held_s,
             "refused": dict(self.refused),
             "in_flight": self.in_flight,
             "max_in_flight": self.most_in_flight,
@@ -339,6 +342,7 @@ class Call:
     connection: Connection
     body: bytes
     prompt_tokens: int
+    began_s: float
     timer: asyncio.TimerHandle | None = None
 
 
@@ -432,7 +436,7 @@ class Endpoint:
             counts.refused["outage"] += 1
             self.fail(connection)
             return
-        call = Call(connection, key, len(body) // 4)
+        call = Call(connection, key, len(body) // 4, now)
         tokens = call.prompt_tokens + ANSWER_TOKENS
         refusal = self.limits.admit(now, tokens, counts.in_flight)
         if refusal is not None:
@@ -453,7 +457,9 @@ class Endpoint:
         total = prompt + ANSWER_TOKENS
         usage = {"prompt_tokens": prompt, "completion_tokens": ANSWER_TOKENS, "total_tokens": total}
         call.connection.send(200, {**ANSWER, "usage": usage}, self.headers())
-        self.counts.completed.append(self.now())
+        now = self.now()
+        self.counts.completed.append(now)
+        self.counts.held_s += now - call.began_s
         self.counts.completed_bodies[call.body] += 1
         self.ended(call, completed=True)
 

@@ -11,7 +11,8 @@ LIMIT/WINDOW/HOW (how a refusal speaks). LIMIT is `requests` (600 a minute), `to
 answer. A pattern may have `*`.
 
 What no client can exceed: in whole minutes from the first request a limit of N a minute admits N times the minutes, and
-a bucket N more, for it is full at first; a concurrency of C admits C times the minutes ÷ delay. A run is judged by the
+a bucket N more, for it is full at first; a concurrency of C admits C times the minutes ÷ the time for which the
+endpoint itself held a call (a little more than its delay). A run is judged by the
 minutes asked for, whether it lasted so long or not; there are more items than it can get through, and its own deadline
 ends it (exit 5) 5 s later. `used` is what was admitted in these minutes in % of that, less the share of calls that did
 not lead to the first answer of an item; of several limits the one that is used most counts. An even stream gets 100 %
@@ -223,7 +224,8 @@ def used(stats: dict[str, Any], limits: dict[str, int], minutes: int, *, reserve
     seconds = minutes * 60
     calls, tokens = (sum(stats[f"{what}_by_second"][:seconds]) for what in ("accepted", "tokens"))
     counted = minutes + reserve
-    parts = {"rpm": calls / counted, "tpm": tokens / counted, "concurrency": calls * DELAY_S / seconds}
+    held_s = stats["held_s"] / max(1, stats["completed"])
+    parts = {"rpm": calls / counted, "tpm": tokens / counted, "concurrency": calls * held_s / seconds}
     # What was not answered, and what was answered before, is of no use.
     useful: float = stats["completed_bodies"] / max(1, stats["accepted"])
     share: float = max(parts[option] / most for option, most in limits.items())
