@@ -81,6 +81,31 @@ def test_an_outage_that_meets_the_last_items_costs_none_of_them(
     assert (ran.summary.exit_code, len(ran.results)) == (0, 20)
 
 
+@pytest.mark.parametrize("actions", [*OUTAGES.values(), *OTHERS.values()], ids=[*OUTAGES, *OTHERS])
+def test_an_outage_that_meets_one_item_at_a_time_costs_none(
+    actions: list[Action], serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    server = serve(Down(actions, at_call=5, seconds=2.5))
+    ran = go(server, 10, concurrency=1, retry=replace(PATIENT, max_attempts=2, attempt_timeout=1.0))
+    assert (ran.summary.exit_code, len(ran.results)) == (0, 10)
+
+
+def test_where_one_item_goes_at_a_time_one_that_is_not_answered_in_time_is_no_outage(
+    serve: Callable[..., Scripted], go: Callable[..., Ran]
+) -> None:
+    seen: list[str] = []
+
+    def script(call: Call) -> list[Action]:
+        seen.append(call.prompt)
+        return [Act.HANG] if call.prompt in ("p3", "p6") and seen.count(call.prompt) == 1 else [ok()]
+
+    ran = go(serve(script), 10, concurrency=1, retry=replace(PATIENT, attempt_timeout=0.5))
+    assert (ran.summary.exit_code, len(ran.results)) == (0, 10)
+    assert len(seen) == 12
+    assert ran.summary.tally.trials == 0
+    assert not any("down" in warning for warning in ran.summary.warnings)
+
+
 def test_an_item_is_not_blamed_before_something_sent_later_was_answered(
     serve: Callable[..., Scripted], go: Callable[..., Ran]
 ) -> None:

@@ -51,7 +51,8 @@ class Breaker:
         #: A trial was answered: one item at a time may go.
         self.is_half_open = False
         self._opened_at = 0.0
-        self._streak = 0
+        #: Failures one after the other.
+        self.streak = 0
         #: When the attempts in doubt failed, and whose they are.
         self._in_doubt: deque[tuple[float, Record]] = deque()
         #: When the last of what was answered was sent.
@@ -85,14 +86,14 @@ class Breaker:
             record.spared += 1
         else:
             self.doubt(now, record)
-        if self._streak and 2 * self._streak < number - self._first_number:
+        if self.streak and 2 * self.streak < number - self._first_number:
             self._forget()
-        if not self._streak:
+        if not self.streak:
             self._first_at, self._first_number = now, number
-        self._streak += 1
+        self.streak += 1
         self._unreachable += unreachable
         span = number - self._first_number + 1
-        is_most = self._streak >= max(self._enough(), _MOST * span)
+        is_most = self.streak >= max(self._enough(), _MOST * span)
         if self._unreachable >= _UNREACHABLE or is_most:
             self.open(now, why, since=self._first_at)
             return True
@@ -136,11 +137,11 @@ class Breaker:
     def answered(self, sent_at: float) -> bool:
         """Take note that an item which was sent then was answered; True if that closes the breaker."""
         self.vouched(sent_at)
-        for _ in range(self._streak):
+        for _ in range(self.streak):
             self._share += (1.0 - self._share) * _FOLLOWS
         self._share -= self._share * _FOLLOWS
         self._shortest = _STREAK
-        if self._streak:
+        if self.streak:
             self._forget()
         if self.is_half_open:
             self.close()
@@ -205,5 +206,5 @@ class Breaker:
         self._forget()
 
     def _forget(self) -> None:
-        self._streak = 0
+        self.streak = 0
         self._unreachable = 0

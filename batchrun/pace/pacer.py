@@ -318,7 +318,8 @@ class Pacer:
             self._opened()
         elif was_down and breaker.down_since is None:
             self._go_on(now)  # it was the items' own fault
-        elif in_silence and not was_down:
+        elif in_silence and not was_down and (self._sent > 1 or breaker.streak > 1):
+            # Where only one is in flight, its next attempt tells as well as a trial.
             breaker.open(now, error.message, since=self.last_answer_at, spares=False)
             self._opened()
 

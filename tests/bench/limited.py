@@ -29,6 +29,7 @@ import asyncio
 import json
 import math
 import os
+import random
 import re
 import socket
 import struct
@@ -405,6 +406,8 @@ class Endpoint:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.delay: float = options.delay
+        self.varies: float = options.varies
+        self.random = random.Random(1)
         self.say: str = options.say
         self.limits = Limits(options.window, options.rpm, options.tpm, options.concurrency)
         self.outage: str | None = options.outage
@@ -447,7 +450,8 @@ class Endpoint:
         counts.in_flight += 1
         counts.most_in_flight = max(counts.most_in_flight, counts.in_flight)
         connection.under_way.add(call)
-        call.timer = asyncio.get_running_loop().call_later(self.delay, self.answer, call)
+        delay = self.delay * self.random.uniform(1 - self.varies, 1 + self.varies)
+        call.timer = asyncio.get_running_loop().call_later(delay, self.answer, call)
 
     def answer(self, call: Call) -> None:
         """Answer a call, unless its connection is going away."""
@@ -562,6 +566,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0.2)
+    parser.add_argument("--varies", type=float, default=0.0, help="by so much of the delay it is shorter or longer")
     parser.add_argument("--rpm", type=int)
     parser.add_argument("--tpm", type=int)
     parser.add_argument("--concurrency", type=int)
