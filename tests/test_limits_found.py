@@ -86,6 +86,15 @@ def test_all_three_at_once(says: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("off", [0.0, 0.2])
+def test_told_tokens_are_used_up_and_nothing_is_refused_though_they_are_only_guessed(off: float, seed: int) -> None:
+    endpoint = Endpoint(tokens=60_000, rng=random.Random(seed))
+    run(endpoint, Limits(concurrency=20, tokens_per_minute=60_000.0), sizes=(120.0, 560.0), off=off)
+    assert sum(tokens for _, tokens in endpoint.accepted) >= 0.993 * 60_000 * MINUTES
+    assert endpoint.refused["tokens"] <= 2
+
+
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("window", ["sliding", "bucket", "fixed"])
 def test_what_headers_say_is_kept_though_tokens_are_only_guessed(window: str, seed: int) -> None:
     endpoint = Endpoint(requests=600, tokens=60_000, concurrency=20, window=window, says="headers", varies=0.0)

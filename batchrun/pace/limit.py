@@ -29,6 +29,10 @@ _LONGEST_TRIAL_S = 5.0
 _TRIALS_S = 3000.0
 #: Refused with less than this share of the limit used: it is not this limit.
 _SURELY_NOT = 0.9
+#: Who waited for the window is followed sooner by so much of its length at most.
+_MAKES_UP = 0.02
+#: An amount is taken for larger by so many times the usual error, which follows so fast.
+_SURE, _FOLLOWS = 3.0, 0.05
 _CUT, _STEEP_CUT = 0.95, 0.6
 _CUT_S = 10.0
 #: A rate that is refused again so soon after it was cut is far too high.
@@ -100,6 +104,8 @@ class Limit:
         self._is_by_header = False
         self._header_most = 0.0
         self._raise = _FIRST_RAISE
+        #: By how much an amount is usually not what it turns out to be.
+        self._off_by = 0.0
         self._changed_at = self._cut_at = self._bound_at = float("-inf")
         self._trial_at: float | None = None
         self._trial_wait_s = _FIRST_TRIAL_S
@@ -145,7 +151,8 @@ class Limit:
         window = self._window
         at = max(now, window.free_at - self._offset) if self._spread else now
         if self._is_window:
-            at = max(at, window.room_at(now + self._offset, min(amount, most), most) - self._offset)
+            wanted = min(amount + _SURE * self._off_by, most)
+            at = max(at, window.room_at(now + self._offset, wanted, most) - self._offset)
             if self._trial_at is not None:
                 at = min(at, max(now, self._trial_at))
         if at > now:
@@ -164,7 +171,12 @@ class Limit:
                 elif window.total + amount <= _SURELY_NOT * self.most:
                     self._settle_trials()  # there is room again, as there should be
             if self._spread:
-                window.free_at = max(window.free_at, due + self._offset) + amount * self._interval_s
+                takes_s = amount * self._interval_s
+                # Where the window made a request of many tokens wait, the next one may make up for it.
+                behind_s = 0.0
+                if self.is_of_tokens and self._is_window:
+                    behind_s = min(takes_s, _MAKES_UP * window.length_s)
+                window.free_at = max(window.free_at, due + self._offset - behind_s) + takes_s
         return Entry(window.add(now + self._offset, amount), amount, amount, is_trial)
 
     def count(self, now: float, amount: float) -> None:
@@ -183,8 +195,11 @@ class Limit:
         """Correct an amount to what it really was."""
         change = amount - entry.amount
         if not change:
+            self._off_by -= self._off_by * _FOLLOWS
             return
         entry.amount = amount
+        if amount:
+            self._off_by += (abs(change) - self._off_by) * _FOLLOWS
         self._window.change(entry.step, change)
         if self.most is not None and self._spread:
             self._window.free_at += change * self._interval_s

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 DELAY_S = 0.2
+#: By so much of it an answer comes earlier or later: where all come at the same moment, what the client does with the
+#: first ones makes the last ones late.
+VARIES = 0.1
 LIMITS = {
     "requests": {"rpm": 600},
     "tokens": {"tpm": 60_000},
@@ -111,7 +114,15 @@ def kill(process: subprocess.Popen[Any]) -> None:
 @contextmanager
 def limited(*flags: object) -> Iterator[str]:
     """Run the endpoint in a process of its own; give its base URL."""
-    command = [sys.executable, str(HERE / "limited.py"), "--delay", str(DELAY_S), *map(str, flags)]
+    command = [
+        sys.executable,
+        str(HERE / "limited.py"),
+        "--delay",
+        str(DELAY_S),
+        "--varies",
+        str(VARIES),
+        *map(str, flags),
+    ]
     with running(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         with process.stdout:
