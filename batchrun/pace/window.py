@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import isfinite
 
-#: A window is kept in so many steps: what was let go leaves it at most a thousandth of its length too late.
-_STEPS = 1024
+#: A window is kept in so many steps, and for one step more than its length: what was let go leaves it a thousandth too
+#: late at most, and half of that at least, for what took longer to get there counts there for longer.
+_STEPS = 2048
 _RING = _STEPS + 2
 _FREE_AT, _TOTAL, _OLDEST, _HEAD = 0, 1, 2, 3
 #: The cells that a window needs.
@@ -28,7 +29,7 @@ class Window:
 
     def __init__(self, length_s: float, cells: memoryview[float]) -> None:
         self.length_s = length_s
-        self._width = length_s / _STEPS
+        self._width = length_s / (_STEPS - 1)
         self._cells = cells
         self._step = -1
 
@@ -103,7 +104,7 @@ class Window:
             over -= cells[_HEAD + step % _RING]
             step += 1
         # A step has left the window once its last moment has.
-        return max(now, step * self._width + self.length_s)
+        return max(now, (step + _STEPS) * self._width)
 
     def since(self, now: float) -> float:
         """Give how long ago the oldest was let go that is in the window still, in seconds; 0.0 if there is nothing."""
