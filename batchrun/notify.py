@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import urllib.request
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError, URLError
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 _COMMAND_PATIENCE_S = 60.0
 _WEBHOOK_PATIENCE_S = 20.0
+#: Where a message was not taken for a reason that may pass, it is sent again after so long.
+_PAUSES_S = (1.0, 4.0)
 _MOST_BYTES = 10_000
 _FORMATS: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "json": lambda _text, facts: facts,
@@ -126,22 +130,32 @@ def _post(settings: Notify, variables: Mapping[str, str], facts: dict[str, Any])
 
 
 def _sent(url: str, body: bytes) -> list[str]:
-    """Send a message; give what is wrong, if anything is."""
+    """Send a message, again if what is wrong may pass; give what is wrong in the end, if anything is."""
+    trouble, may_pass = _attempt(url, body)
+    for pause_s in _PAUSES_S:
+        if may_pass:
+            time.sleep(pause_s)
+            trouble, may_pass = _attempt(url, body)
+    return [trouble] if trouble else []
+
+
+def _attempt(url: str, body: bytes) -> tuple[str | None, bool]:
+    """Send a message once; give what is wrong, and whether that may pass."""
     # Neither proxies of the environment nor redirects are followed.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - looked at before
         with opener.open(request) as answer:
-            trouble = _trouble(answer.read(_MOST_BYTES))
+            return _trouble(answer.read(_MOST_BYTES)), False
+    except HTTPError as error:
+        code = error.code
+        return f"HTTP {code}", code == HTTPStatus.TOO_MANY_REQUESTS or code >= HTTPStatus.INTERNAL_SERVER_ERROR
     except (OSError, ValueError, HTTPException) as error:
-        trouble = _why(error)
-    return [trouble] if trouble else []
+        return _why(error), isinstance(error, OSError)
 
 
 def _why(error: OSError | ValueError | HTTPException) -> str:
     """Say why a message did not get there, in words that cannot hold the URL."""
-    if isinstance(error, HTTPError):
-        return f"HTTP {error.code}"
     cause = error.reason if isinstance(error, URLError) else error
     return (isinstance(cause, OSError) and cause.strerror) or type(cause).__name__
 

@@ -180,6 +180,14 @@ def test_an_outage_costs_no_item_and_few_calls_and_ends_soon(kind: ErrorKind) ->
     assert sum(130 <= at < 140 for at, _ in endpoint.accepted) / 10 >= share * before
 
 
+@pytest.mark.parametrize("seconds", [0.5, 2.5, 5.0])
+def test_one_item_at_a_time_gets_going_again_after_a_time_of_refusals(seconds: float) -> None:
+    endpoint = Endpoint(down=(0.1, 0.1 + seconds), down_as=ErrorKind.RATE_LIMITED, latency_s=0.02)
+    done = run(endpoint, Limits(concurrency=1), seconds=60)
+    assert done.failures == 0
+    assert sum(at >= 30 for at, _ in endpoint.accepted) >= 0.9 * 30 / 0.02
+
+
 def test_many_errors_that_are_no_outage_neither_stop_nor_slow_a_run() -> None:
     class Shaky(Endpoint):
         """Fails one of five."""

@@ -146,6 +146,16 @@ def test_a_webhook_that_takes_nothing_is_said_and_changes_no_exit_code(
     assert "secret-token" not in ended.err
 
 
+@pytest.mark.parametrize("first", [[http(502)], [http(429)], [Act.RESET]], ids=["502", "429", "reset"])
+def test_a_webhook_that_has_a_bad_moment_is_asked_again(
+    first: list[Any], bench: Bench, good: Scripted, serve: Callable[..., Scripted]
+) -> None:
+    robot = serve(lambda _: first if len(robot.calls) == 1 else [http(200, {"errcode": 0})])
+    ended = bench.run(good, 'webhook_env = "ROBOT"', ROBOT=robot.base_url)
+    assert (ended.code, ended.err) == (0, "")
+    assert [call.body["summary"]["exit_code"] for call in robot.calls] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("notify", "words"),
     [

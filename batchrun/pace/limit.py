@@ -57,6 +57,8 @@ class Entry:
     wanted: float
     #: It was let go although the window was full, to see whether there is such a window at all.
     is_trial: bool = False
+    #: It had to wait for this limit.
+    was_held: bool = False
 
 
 class Limit:
@@ -107,6 +109,8 @@ class Limit:
         #: By how much an amount is usually not what it turns out to be.
         self._off_by = 0.0
         self._changed_at = self._cut_at = self._bound_at = float("-inf")
+        #: Whether the one that is next was held up.
+        self._holds = False
         self._trial_at: float | None = None
         self._trial_wait_s = _FIRST_TRIAL_S
 
@@ -157,12 +161,16 @@ class Limit:
                 at = min(at, max(now, self._trial_at))
         if at > now:
             self._bound_at = now
+            self._holds = True
         return at
 
     def take(self, now: float, due: float, amount: float) -> Entry:
         """Let an amount go that was `due` a little earlier; what is late is caught up with."""
         window = self._window
         is_trial = False
+        was_held, self._holds = self._holds, False
+        if was_held:
+            self._bound_at = now
         if self.most is not None:
             if self._trial_at is not None and self._is_window:
                 if window.total + min(amount, self.most) > self.most * (1 + 1e-9):
@@ -177,7 +185,7 @@ class Limit:
                 if self.is_of_tokens and self._is_window:
                     behind_s = min(takes_s, _MAKES_UP * window.length_s)
                 window.free_at = max(window.free_at, due + self._offset - behind_s) + takes_s
-        return Entry(window.add(now + self._offset, amount), amount, amount, is_trial)
+        return Entry(window.add(now + self._offset, amount), amount, amount, is_trial, was_held)
 
     def count(self, now: float, amount: float) -> None:
         """Count what goes beside all order."""
@@ -212,7 +220,7 @@ class Limit:
             entry.is_trial = False
             self._trial_taken(now)
             return True
-        if self.is_exact or self.most is None or not self.binds(now):
+        if self.is_exact or self.most is None or not (entry.was_held or self.binds(now)):
             return False
         if self._is_steep:
             if now - self._changed_at >= _STEEP_S:
@@ -228,7 +236,7 @@ class Limit:
                 self._lower = lower
         elif now - self._changed_at >= (_WINDOW_RAISE_S if self._is_window else _RAISE_S):
             self._set(now, self.most * (1 + self._raise))
-            self._raise = min(2 * self._raise, _LARGEST_RAISE)
+            self._raise = min(2 * self._raise, _LARGEST_RAISE if self._is_window else _STEEP - 1)
         return False
 
     def refused(self, now: float, entry: Entry, sent_at: float, said: int | None, *, is_named: bool) -> bool:
@@ -318,6 +326,9 @@ class Limit:
         self._window.free_at = min(self._window.free_at, now + self._offset + self._interval_s)
 
     def _cut(self, now: float, most: float, used: float, wanted: float) -> None:
+        turn_s = wanted * self._interval_s
+        if self._is_steep and turn_s > _STEEP_S and now - self._changed_at < turn_s:
+            return  # it was let go before its turn at this rate came, which was a guess
         self._refusals += 1
         if not self._is_window and self._refusals >= _WINDOW_AFTER:
             self._become_window(now, used, wanted)
