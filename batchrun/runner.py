@@ -277,11 +277,16 @@ class Runner:
     def _spawn(self, coroutine: Any) -> None:
         task = self._group.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._aborted = True  # the others are cancelled now
 
     def _start_workers(self, wanted: int) -> None:
         """Let as many take up items as may be in flight. One that has too little to do waits."""
-        if self._feed is None or self._feed.ended or self._stop is not None:
+        if self._feed is None or self._feed.ended or self._stop is not None or self._aborted:
             return
         started = 0
         while self._workers < wanted:
