@@ -17,8 +17,8 @@ class Endpoint:
     """Answers after `latency_s`; refuses at once what is over a limit by the minute, or over the concurrency.
 
     `window` is sliding (any 60 s), bucket (full at first, refilled evenly), fixed (60 s each) or second (a sixtieth in
-    any second). `says` is silent (nothing), cause, wait (cause, and how long), or headers (the same in whole seconds,
-    and with every answer and refusal what the limits are and what is left of them). `down` are times (from, until) in
+    any second). `says` is silent (nothing), cause, wait (cause, and how long), seconds (the same in whole seconds),
+    or headers (the same, and with every answer and refusal what the limits are and what is left of them). `down` are times (from, until) in
     which it refuses everything as `down_as` says.
     """
 
@@ -54,7 +54,7 @@ class Endpoint:
             error = EndpointError(ErrorKind.RATE_LIMITED, "slow down")
             if self.says != "silent":
                 error.cause = cause
-            if self.says in ("wait", "headers") and cause is not RateCause.CONCURRENCY:
+            if self.says in ("wait", "seconds", "headers") and cause is not RateCause.CONCURRENCY:
                 error.retry_after_s = wait if self.says == "wait" else float(math.ceil(wait))
             raise error
         self.accepted.append((now, tokens))

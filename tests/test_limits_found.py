@@ -64,6 +64,15 @@ def test_a_hidden_limit_of_tokens_is_found_and_used(window: str, says: str) -> N
     assert endpoint.refused["tokens"] <= 0.05 * endpoint.calls
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_where_pauses_hold_all_up_the_rate_is_what_was_answered(seed: int) -> None:
+    endpoint = Endpoint(tokens=60_000, window="bucket", says="seconds", rng=random.Random(seed))
+    done = run(endpoint, sizes=(120.0, 560.0))
+    assert done.failures == 0
+    assert sum(tokens for _, tokens in endpoint.accepted) >= 0.97 * 60_000 * (MINUTES + 1)
+    assert endpoint.refused["tokens"] <= 0.05 * endpoint.calls
+
+
 @pytest.mark.parametrize("says", ["silent", "cause"])
 @pytest.mark.parametrize(("most", "latency_s"), [(20, 1.0), (5, 4.0), (150, 10.0)])
 def test_a_hidden_limit_of_concurrency_is_found_and_used(most: int, latency_s: float, says: str) -> None:

@@ -35,6 +35,8 @@ _MAKES_UP = 0.02
 _SURE, _FOLLOWS = 3.0, 0.05
 _CUT, _STEEP_CUT = 0.95, 0.6
 _CUT_S = 10.0
+#: A rate that was cut so often in a row is what was answered, and not a little less each time.
+_STILL_REFUSED = 3
 #: A rate that is refused again so soon after it was cut is far too high.
 _FAR_OFF_S = 3.0
 #: So many trials that were taken show that there is no window, however small they were.
@@ -98,6 +100,10 @@ class Limit:
         #: The rate at which it was refused last, and how often in a row since an answer.
         self._refused_at = 0.0
         self._refusals = 0
+        #: Cuts that came soon after the one before them.
+        self._cuts = 0
+        #: What was answered since it was set, and how much that was.
+        self._set_at, self._answers, self._answered = float("-inf"), 0, 0.0
         self._unsure = 0.0
         self._trials_taken = 0
         #: What it was before it was tried higher.
@@ -216,6 +222,8 @@ class Limit:
         """Take note that a request was answered; True if the limit is not what it was thought to be."""
         self._refusals = 0
         self._is_answered = True
+        self._answers += 1
+        self._answered += entry.amount
         if entry.is_trial:
             entry.is_trial = False
             self._trial_taken(now)
@@ -322,7 +330,8 @@ class Limit:
         self.most = max(1.0, min(most, self._told or float("inf"), self._header_most or float("inf")))
         self.is_exact = self.most == self._told
         self._lower = self.most
-        self._changed_at = now
+        self._changed_at = self._set_at = now
+        self._answers, self._answered = 0, 0.0
         self._window.free_at = min(self._window.free_at, now + self._offset + self._interval_s)
 
     def _cut(self, now: float, most: float, used: float, wanted: float) -> None:
@@ -333,6 +342,7 @@ class Limit:
         if not self._is_window and self._refusals >= _WINDOW_AFTER:
             self._become_window(now, used, wanted)
             return
+        refused_at = most
         if self._is_window and used >= _SURELY_NOT * min(most, self._lower):
             lower = min(most, used)
             self._is_confirmed = self._is_answered
@@ -344,7 +354,12 @@ class Limit:
             self._settle_trials()
             is_far_off = self._is_steep or now - self._cut_at < _FAR_OFF_S
             lower = max(most * (_STEEP_CUT if is_far_off else _CUT), min(used, most) / 2)
-        self._refused_at = most
+            self._cuts = self._cuts + 1 if now - self._cut_at < _CUT_S else 1
+            if self.is_of_tokens and self._cuts >= _STILL_REFUSED and self._answers >= _FEW:
+                # It says that it is tokens, and pauses hold all up: it never was what it was set to.
+                refused_at = min(most, self._answered / (now - self._set_at) * self._window.length_s * _CLIMB)
+                lower = min(lower, refused_at)
+        self._refused_at = refused_at
         self._is_old = False
         self._is_steep = False
         self._set(now, lower)
