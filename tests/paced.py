@@ -17,9 +17,9 @@ class Endpoint:
     """Answers after `latency_s`; refuses at once what is over a limit by the minute, or over the concurrency.
 
     `window` is sliding (any 60 s), bucket (full at first, refilled evenly), fixed (60 s each) or second (a sixtieth in
-    any second). `says` is silent (nothing), cause, wait (cause, and how long), seconds (the same in whole seconds),
-    or headers (the same, and with every answer and refusal what the limits are and what is left of them). `down` are times (from, until) in
-    which it refuses everything as `down_as` says.
+    any second). `says` is silent (nothing), cause, wait (cause, and how long), seconds (the same in whole seconds), or
+    headers (the same, and with every answer and refusal what the limits are and what is left of them). `down` are times
+    (from, until) in which it refuses everything as `down_as` says.
     """
 
     requests: int | None = None
