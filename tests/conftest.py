@@ -96,7 +96,7 @@ def batchrun(tmp_path: Path) -> Callable[..., Ended]:
         process = subprocess.run(
             [sys.executable, "-m", "batchrun", *map(str, arguments)],
             input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL, capture_output=True, cwd=cwd,
-            env=environment(**variables), timeout=60, check=False,
+            env=environment(**variables), timeout=150, check=False,
         )  # fmt: skip
         return Ended(process.returncode, process.stdout.decode(), process.stderr.decode())
 
