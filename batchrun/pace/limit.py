@@ -35,8 +35,8 @@ _MAKES_UP = 0.02
 _SURE, _FOLLOWS = 3.0, 0.05
 _CUT, _STEEP_CUT = 0.95, 0.6
 _CUT_S = 10.0
-#: A rate that was cut so often in a row is what was answered, and not a little less each time.
-_STILL_REFUSED = 3
+#: Where less than this share of a rate was answered, that is the rate.
+_FAR_BELOW = 0.5
 #: A rate that is refused again so soon after it was cut is far too high.
 _FAR_OFF_S = 3.0
 #: So many trials that were taken show that there is no window, however small they were.
@@ -100,10 +100,9 @@ class Limit:
         #: The rate at which it was refused last, and how often in a row since an answer.
         self._refused_at = 0.0
         self._refusals = 0
-        #: Cuts that came soon after the one before them.
-        self._cuts = 0
         #: What was answered since it was set, and how much that was.
-        self._set_at, self._answers, self._answered = float("-inf"), 0, 0.0
+        self._set_at: float | None = None
+        self._answers, self._answered = 0, 0.0
         self._unsure = 0.0
         self._trials_taken = 0
         #: What it was before it was tried higher.
@@ -247,11 +246,14 @@ class Limit:
             self._raise = min(2 * self._raise, _LARGEST_RAISE if self._is_window else _STEEP - 1)
         return False
 
-    def refused(self, now: float, entry: Entry, sent_at: float, said: int | None, *, is_named: bool) -> bool:
+    def refused(
+        self, now: float, entry: Entry, sent_at: float, said: int | None, *, is_named: bool, asks_to_wait: bool
+    ) -> bool:  # fmt: skip
         """Take note that a request was refused; False if this limit cannot have been why.
 
-        `said` is the limit as the endpoint gave it, `is_named` whether it named this resource at all. `entry` is
-        settled to nothing first, where the endpoint counts no refused requests.
+        `said` is the limit as the endpoint gave it, `is_named` whether it named this resource at all,
+        `asks_to_wait` whether it said for how long. `entry` is settled to nothing first, where the endpoint counts no
+        refused requests.
         """
         self._window.forget(now + self._offset)
         used = self._window.total
@@ -277,7 +279,7 @@ class Limit:
         elif self._is_window and not self._is_confirmed and not is_named and used < _SURELY_NOT * self._lower:
             return False
         else:
-            self._cut(now, self.most, used, entry.wanted)
+            self._cut(now, self.most, used, entry.wanted, asks_to_wait=asks_to_wait)
         return True
 
     def uncount(self, entry: Entry) -> None:
@@ -334,7 +336,7 @@ class Limit:
         self._answers, self._answered = 0, 0.0
         self._window.free_at = min(self._window.free_at, now + self._offset + self._interval_s)
 
-    def _cut(self, now: float, most: float, used: float, wanted: float) -> None:
+    def _cut(self, now: float, most: float, used: float, wanted: float, *, asks_to_wait: bool) -> None:
         turn_s = wanted * self._interval_s
         if self._is_steep and turn_s > _STEEP_S and now - self._changed_at < turn_s:
             return  # it was let go before its turn at this rate came, which was a guess
@@ -354,10 +356,9 @@ class Limit:
             self._settle_trials()
             is_far_off = self._is_steep or now - self._cut_at < _FAR_OFF_S
             lower = max(most * (_STEEP_CUT if is_far_off else _CUT), min(used, most) / 2)
-            self._cuts = self._cuts + 1 if now - self._cut_at < _CUT_S else 1
-            if self.is_of_tokens and self._cuts >= _STILL_REFUSED and self._answers >= _FEW:
-                # It says that it is tokens, and pauses hold all up: it never was what it was set to.
-                refused_at = min(most, self._answered / (now - self._set_at) * self._window.length_s * _CLIMB)
+            answered = self._answered_rate(now) if asks_to_wait else None
+            if answered is not None and answered < _FAR_BELOW * most:  # pauses hold all up, not this
+                refused_at = answered * _CLIMB
                 lower = min(lower, refused_at)
         self._refused_at = refused_at
         self._is_old = False
@@ -366,6 +367,12 @@ class Limit:
         self._raise = _FIRST_RAISE
         if lower < most:  # else the next cut would move away with every refusal
             self._cut_at = now
+
+    def _answered_rate(self, now: float) -> float | None:
+        """Give what was answered in a window's length since it was set; None where that was too little to tell."""
+        if self._set_at is None or self._answers < _FEW or now <= self._set_at:
+            return None
+        return self._answered / (now - self._set_at) * self._window.length_s
 
     def _become_window(self, now: float, used: float, wanted: float) -> None:
         """Take what was let go in the last window as all that it may have; it may be a little more than that."""

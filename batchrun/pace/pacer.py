@@ -787,7 +787,10 @@ class Pacer:
                 if self._refusals >= _ENOUGH_TO_CUT:
                     self._refusals = 0.0
                     with self._lock:
-                        limit.refused(now, ticket.entries[at], ticket.sent_at, error.limit, is_named=True)
+                        limit.refused(
+                            now, ticket.entries[at], ticket.sent_at, error.limit, is_named=True,
+                            asks_to_wait=error.retry_after_s is not None,
+                        )  # fmt: skip
 
     def _give_way(self, now: float, ticket: Ticket, error: EndpointError, cause: RateCause) -> None:
         is_explained = True
@@ -798,8 +801,9 @@ class Pacer:
             at = 0 if cause is RateCause.REQUESTS else len(self._requests)
             with self._lock:
                 is_explained = self._limits[at].refused(
-                    now, ticket.entries[at], ticket.sent_at, error.limit, is_named=error.cause is not None
-                )
+                    now, ticket.entries[at], ticket.sent_at, error.limit, is_named=error.cause is not None,
+                    asks_to_wait=error.retry_after_s is not None,
+                )  # fmt: skip
         elif cause is RateCause.BURST:
             self._ramp = Ramp(now, self._requests[0].rate(now) / 2)
         else:
