@@ -258,7 +258,7 @@ class Limit:
         self._window.forget(now + self._offset)
         used = self._window.total
         if said is not None and said > 0:
-            self._set(now, min(float(said), self._told or float("inf")))
+            self._set(now, float(said))
             self.is_exact = self._is_window = True
             self._settle_trials()
             self._cut_at = now
